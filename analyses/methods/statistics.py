@@ -1,0 +1,136 @@
+"""Correlations with their intervals, chance levels and corrections, all columns at once.
+
+Knows nothing of layers or components: a column is a column. Randomness comes from the generator
+that is passed in. p values are (b + 1) / (m + 1) for m permutations, so never zero.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import false_discovery_control
+
+Floats = NDArray[np.float64]
+
+TIE = 1e-12
+"""Two correlations nearer than this are equal: they differ by the order of summation only."""
+
+
+def correlations(columns: Floats, labels: Floats) -> Floats:
+    """Pearson r of each of columns (n, k) with labels (n,): (k,). ValueError if one is constant."""
+    products: Floats = _standardise(labels[:, None], "labels")[:, 0] @ _standardise(columns)
+    return np.clip(products, -1.0, 1.0)
+
+
+def bootstrap_intervals(
+    columns: Floats,
+    labels: Floats,
+    rng: np.random.Generator,
+    *,
+    resamples: int = 1000,
+    level: float = 0.95,
+) -> tuple[Floats, Floats]:
+    """Percentile intervals of `correlations`, (k,) low and (k,) high, drawing rows anew.
+
+    The columns themselves are kept as they are: a principal component is not fitted again.
+    """
+    x, y = _standardise(columns), _standardise(labels[:, None], "labels")
+    n = len(x)
+    weights = rng.multinomial(n, np.full(n, 1.0 / n), size=resamples) / n
+    mean_x, mean_y = weights @ x, weights @ y
+    variance = (weights @ x**2 - mean_x**2) * (weights @ y**2 - mean_y**2)
+    usable = variance > TIE / n**2
+    covariance = weights @ (x * y) - mean_x * mean_y
+    drawn = np.where(usable, covariance / np.sqrt(np.where(usable, variance, 1.0)), 0.0)
+    low, high = np.quantile(drawn, [(1.0 - level) / 2.0, (1.0 + level) / 2.0], axis=0)
+    return low, high
+
+
+@dataclass(frozen=True, slots=True)
+class PermutationTest:
+    """Two-sided tests of k correlations against shuffled labels."""
+
+    chance: Floats
+    """(k,) mean |r| under shuffling."""
+    p: Floats
+    """(k,) share of shuffles with |r| as large in the same column."""
+    p_max: Floats
+    """(k,) share of shuffles with |r| as large in any column: corrected for all looked at."""
+    max_threshold: float
+    """95th percentile of the largest |r| over the columns under shuffling."""
+
+
+def permutation_test(
+    columns: Floats, labels: Floats, rng: np.random.Generator, *, permutations: int
+) -> PermutationTest:
+    """Shuffle labels (n,) against columns (n, k); the columns stay together, as they were made."""
+    z, y = _standardise(columns), _standardise(labels[:, None], "labels")[:, 0]
+    observed = np.abs(y @ z) - TIE
+    shuffled = np.abs(rng.permuted(np.tile(y, (permutations, 1)), axis=1) @ z)
+    largest = shuffled.max(axis=1)
+    return PermutationTest(
+        chance=shuffled.mean(axis=0),
+        p=permutation_p((shuffled >= observed).sum(axis=0), permutations),
+        p_max=permutation_p((largest[:, None] >= observed).sum(axis=0), permutations),
+        max_threshold=float(np.quantile(largest, 0.95)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Correlated:
+    """k correlations with the same labels and all that they are judged by; each array (k,)."""
+
+    n: int
+    r: Floats
+    low: Floats
+    high: Floats
+    test: PermutationTest
+
+
+def correlate(
+    columns: Floats, labels: Floats, rng: np.random.Generator, *, permutations: int
+) -> Correlated:
+    """Correlations, intervals and tests of columns (n, k) with labels (n,), NaN where unknown."""
+    known = np.isfinite(labels)
+    x, y = columns[known], labels[known]
+    low, high = bootstrap_intervals(x, y, rng)
+    test = permutation_test(x, y, rng, permutations=permutations)
+    return Correlated(int(known.sum()), correlations(x, y), low, high, test)
+
+
+def permutation_p(at_least: NDArray[np.integer], permutations: int) -> Floats:
+    """(b + 1) / (m + 1): the observed value counts as one of the permutations."""
+    return (np.asarray(at_least, dtype=np.float64) + 1.0) / (permutations + 1.0)
+
+
+def benjamini_hochberg(p: Floats) -> Floats:
+    """q values of p, of any shape: the false discovery rate at which each would be accepted."""
+    q: Floats = false_discovery_control(p.ravel(), method="bh").reshape(p.shape)
+    return q
+
+
+def split_half_cosines(even: Floats, odd: Floats) -> Floats:
+    """Cosine (e,) of each vector with itself, from two halves of the texts, each (e, d)."""
+    dots = np.einsum("ed,ed->e", even, odd)
+    cosines: Floats = dots / (np.linalg.norm(even, axis=1) * np.linalg.norm(odd, axis=1))
+    return cosines
+
+
+def spearman_brown(r: Floats) -> Floats:
+    """Reliability of the whole from the correlation r of its halves: 2r / (1 + r).
+
+    The formula holds for r >= 0; a negative r is kept as it is.
+    """
+    return np.where(r > 0.0, 2.0 * r / (1.0 + np.maximum(r, 0.0)), r)
+
+
+def _standardise(columns: Floats, name: str = "a column") -> Floats:
+    """Columns (n, k) centred and of length 1. ValueError if n < 3 or one is constant."""
+    if len(columns) < 3:
+        raise ValueError(f"a correlation needs at least 3 rows, not {len(columns)}")
+    centred = columns - columns.mean(axis=0)
+    norms = np.linalg.norm(centred, axis=0)
+    if not (norms > np.abs(columns).max(axis=0) * TIE).all():
+        raise ValueError(f"{name} does not vary: its correlation is not defined")
+    unit: Floats = centred / norms
+    return unit

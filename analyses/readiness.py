@@ -1,0 +1,92 @@
+"""What an analysis may need of the stages before it: is it there, and which fingerprint has it?
+
+Knows nothing of analyses. Where something is missing, the error names the stage that is unfinished,
+by how many rows, and the command that finishes it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from stores.database import Connection, canonical_json, digest
+from stores.errors import NotReady
+from stores.rows import activations_digest, count_rows, extracted_layers
+from stores.texts import Kind, counts
+from stores.vectors import VARIANTS, read_vectors, vector_layers
+from stores.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Whose numbers: a reader's, of a corpus, at some layers."""
+
+    conn: Connection
+    workspace: Workspace
+    reader: str
+    corpus: str
+    layers: tuple[int, ...]
+
+
+def _activations(place: Place) -> str:
+    conn, reader, corpus = place.conn, place.reader, place.corpus
+    # Before the first extraction there are no arrays to ask for their layers.
+    begun = _count_rows(conn, reader, corpus, "stories") > 0
+    ready = extracted_layers(conn, reader, corpus, "stories") if begun else []
+    if missing := [layer for layer in place.layers if layer not in ready]:
+        raise NotReady(
+            f"layers {missing} of corpus {corpus} are not extracted by reader {reader}: "
+            f"{unfinished_stage(conn, reader, corpus)}"
+        )
+    return activations_digest(conn, reader, corpus, place.layers)
+
+
+def _vectors(place: Place) -> str:
+    conn, reader, corpus = place.conn, place.reader, place.corpus
+    built = vector_layers(conn, reader, corpus)
+    if missing := [layer for layer in place.layers if layer not in built]:
+        raise NotReady(
+            f"layers {missing} of corpus {corpus} have no vectors by reader {reader}: "
+            f"{unfinished_stage(conn, reader, corpus)}"
+        )
+    pairs = [(layer, variant) for layer in place.layers for variant in VARIANTS]
+    sets = [read_vectors(conn, place.workspace, reader, corpus, *pair) for pair in pairs]
+    return digest(canonical_json([found.sha256 for found in sets]))
+
+
+STAGES: Mapping[str, Callable[[Place], str]] = {"activations": _activations, "vectors": _vectors}
+"""Stage -> its fingerprint at a place, or NotReady."""
+
+
+def unfinished_stage(conn: Connection, reader: str, corpus: str, kind: Kind = "stories") -> str:
+    """Which stage before the vectors is unfinished, by how many rows, and the command for it."""
+    written, still_open = _count_texts(conn, corpus, kind)
+    pooled = _count_rows(conn, reader, corpus, kind)
+    if not written:
+        noun = "stories" if kind == "stories" else "neutral"
+        return (
+            f"none of the {kind} is written ({still_open} are open); "
+            f"run `cli.py generate {noun} --corpus {corpus}`"
+        )
+    if pooled < written:
+        return (
+            f"{written - pooled} of {written} {kind} are not extracted ({still_open} more are "
+            f"open); run `cli.py extract --reader {reader} --corpus {corpus}`"
+        )
+    return (
+        f"all {written} {kind} are extracted ({still_open} more are open); "
+        f"run `cli.py vectors build --reader {reader} --corpus {corpus}`, "
+        f"after `cli.py extract` for other layers"
+    )
+
+
+def _count_texts(conn: Connection, corpus: str, kind: Kind) -> tuple[int, int]:
+    """How many texts are done, and how many are pending or leased."""
+    found = [row for row in counts(conn) if (row.corpus, row.kind) == (corpus, kind)]
+    done = sum(row.n for row in found if row.status == "done")
+    return done, sum(row.n for row in found if row.status in ("pending", "leased"))
+
+
+def _count_rows(conn: Connection, reader: str, corpus: str, kind: Kind) -> int:
+    """How many rows a reader has settled, those given up included."""
+    here = (reader, corpus, kind)
+    found = [row for row in count_rows(conn) if (row.reader, row.corpus, row.kind) == here]
+    return sum(row.n for row in found if row.status != "pending")

@@ -1,0 +1,219 @@
+"""Emotion vectors of a reader: from pooled activations, layer by layer, raw and denoised.
+
+An emotion vector is the mean of an emotion's pooled texts less the mean over emotions; denoised, it
+has nothing along the directions that neutral dialogues vary along. Knows nothing of models. Numbers
+pass through in float64 and one chunk at a time, so that arrays may be larger than memory.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analyses.methods.denoising import neutral_components, project_out
+from analyses.methods.directions import EmotionMeans, difference_of_means
+from analyses.readiness import unfinished_stage
+from analyses.vector_metrics import LayerVectors, describe_layer
+from stores.activations import iter_layer_chunks
+from stores.corpora import open_corpus, planned_emotions
+from stores.database import Connection, canonical_json, digest
+from stores.errors import NotReady
+from stores.protocol import Protocol
+from stores.results import export_results, publish, read_metrics
+from stores.rows import Row, activations_digest, read_rows
+from stores.runs import recorded_run
+from stores.texts import Kind
+from stores.vectors import vector_inputs, write_vectors
+from stores.workspace import Workspace
+
+Integers = NDArray[np.int64]
+
+NAME = "vectors"
+METHOD = 1
+"""Counts the changes of the arithmetic below; stored with every vector."""
+NOT_USED = -1
+
+
+@dataclass(frozen=True, slots=True)
+class VectorsSummary:
+    """What `build_vectors` did."""
+
+    run_id: int | None
+    """None when nothing had to be built."""
+    built: tuple[int, ...]
+    unchanged: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """A reader's activations of a corpus, and which row is whose."""
+
+    conn: Connection
+    workspace: Workspace
+    reader: str
+    corpus: str
+    emotions: tuple[str, ...]
+    stories: Integers
+    """(rows,) index into `emotions`, NOT_USED for rows that are not done."""
+    dialogues: Integers
+    """(rows,) 0, or NOT_USED."""
+
+
+def build_vectors(
+    conn: Connection,
+    workspace: Workspace,
+    protocol: Protocol,
+    reader: str,
+    corpus: str,
+    layers: Sequence[int],
+    *,
+    denoise: float = 0.5,
+) -> VectorsSummary:
+    """Build and store the vectors of `layers`, skipping those whose inputs did not change.
+
+    denoise is the share of the neutral variance to project out; 0 needs no dialogues. The metrics
+    of layers that are not rebuilt stay current. NotReady names the emotions that have no text, or
+    the stage that is unfinished; FingerprintMismatch when the corpus has another protocol.
+    """
+    sources = open_sources(conn, workspace, protocol, reader, corpus, denoise)
+    open_corpus(conn, corpus, protocol.digest, protocol.files)
+    settings = {"denoise": denoise, "method": METHOD}
+    inputs = {layer: _inputs_digest(sources, layer, settings) for layer in layers}
+    before = read_metrics(conn, reader, corpus, NAME)
+    stale = _stale_layers(sources, inputs, {row.layer for row in before})
+    unchanged = tuple(layer for layer in layers if layer not in stale)
+    if not stale:
+        return VectorsSummary(None, (), unchanged)
+    with recorded_run(
+        conn,
+        "vectors build",
+        {**settings, "layers": stale},
+        inputs=digest(canonical_json([inputs[layer] for layer in stale])),
+        protocol_digest=protocol.digest,
+        reader=reader,
+        corpus=corpus,
+    ) as run:
+        metrics = [row for row in before if row.layer not in stale]
+        for layer in stale:
+            built = build_layer(sources, layer, denoise)
+            _store_layer(sources, layer, built, settings, inputs[layer], run.id)
+            metrics += describe_layer(built, layer, sources.emotions)
+        publish(conn, run.id, reader, corpus, NAME, metrics)
+        export_results(conn, workspace, reader, corpus, NAME)
+    return VectorsSummary(run.id, stale, unchanged)
+
+
+def _stale_layers(
+    sources: Sources, inputs: Mapping[int, str], described: set[int | None]
+) -> tuple[int, ...]:
+    """Layers without vectors of these inputs, or without the metrics that describe them."""
+    place = (sources.conn, sources.reader, sources.corpus)
+    return tuple(
+        layer
+        for layer, wanted in inputs.items()
+        if layer not in described or vector_inputs(*place, layer) != wanted
+    )
+
+
+def _store_layer(
+    sources: Sources,
+    layer: int,
+    built: LayerVectors,
+    settings: Mapping[str, float],
+    inputs: str,
+    run_id: int,
+) -> None:
+    write_vectors(
+        sources.conn,
+        sources.workspace,
+        sources.reader,
+        sources.corpus,
+        emotions=sources.emotions,
+        layer=layer,
+        raw=built.raw,
+        denoised=built.denoised,
+        settings=settings,
+        inputs=inputs,
+        run_id=run_id,
+    )
+
+
+def open_sources(
+    conn: Connection,
+    workspace: Workspace,
+    protocol: Protocol,
+    reader: str,
+    corpus: str,
+    denoise: float,
+) -> Sources:
+    """Label the rows. The emotions are those planned in the corpus, in the protocol's order.
+
+    NotReady names the planned emotions that have no pooled story (a mean over the others would
+    change every vector), and refuses to denoise without dialogues.
+    """
+    stories = read_rows(conn, reader, corpus, "stories")
+    pooled = {row.emotion for row in stories if row.status == "done"}
+    planned = planned_emotions(conn, corpus)
+    emotions = tuple(name for name in protocol.names if name in planned)
+    without = [name for name in emotions if name not in pooled]
+    if len(emotions) < 2:
+        raise NotReady(
+            f"corpus {corpus} has stories of {len(emotions)} {protocol.concept}s of this protocol, "
+            f"and a vector is a difference from the mean over two or more: "
+            f"{unfinished_stage(conn, reader, corpus)}"
+        )
+    if without:
+        raise NotReady(
+            f"{len(without)} of {len(emotions)} emotions planned in corpus {corpus} have no story "
+            f"pooled by reader {reader}: {', '.join(without[:10])}"
+            f"{', ...' if len(without) > 10 else ''}; {unfinished_stage(conn, reader, corpus)}"
+        )
+    index = {name: i for i, name in enumerate(emotions)}
+    dialogues = _labels(read_rows(conn, reader, corpus, "dialogues"), {})
+    if denoise > 0.0 and int((dialogues != NOT_USED).sum()) < 2:
+        raise NotReady(
+            f"denoising needs neutral dialogues of corpus {corpus} pooled by reader {reader}: "
+            f"{unfinished_stage(conn, reader, corpus, 'dialogues')}; or give --denoise 0"
+        )
+    return Sources(conn, workspace, reader, corpus, emotions, _labels(stories, index), dialogues)
+
+
+def build_layer(sources: Sources, layer: int, denoise: float) -> LayerVectors:
+    """Pass once over a layer's stories and dialogues."""
+    means = EmotionMeans(len(sources.emotions))
+    for block, labels in _labelled_blocks(sources, "stories", sources.stories, layer):
+        means.add(block, labels)
+    raw = difference_of_means(means.means())
+    if denoise == 0.0:
+        return LayerVectors(raw, raw, means, None)
+    blocks = [b for b, _ in _labelled_blocks(sources, "dialogues", sources.dialogues, layer)]
+    found = neutral_components(np.concatenate(blocks), denoise)
+    return LayerVectors(raw, project_out(raw, found.components), means, found)
+
+
+def _labels(rows: Sequence[Row], index: Mapping[str, int]) -> Integers:
+    """(rows,) number of each row's emotion, 0 for dialogues, NOT_USED where nothing is pooled."""
+    labels = np.full(max((row.row for row in rows), default=-1) + 1, NOT_USED, dtype=np.int64)
+    for row in rows:
+        if row.status == "done":
+            labels[row.row] = 0 if row.emotion is None else index[row.emotion]
+    return labels
+
+
+def _labelled_blocks(
+    sources: Sources, kind: Kind, labels: Integers, layer: int
+) -> Iterator[tuple[NDArray[np.float32], Integers]]:
+    """A layer's usable rows with their labels, chunk by chunk."""
+    chunks = iter_layer_chunks(
+        sources.conn, sources.workspace, sources.reader, sources.corpus, kind, layer
+    )
+    for first, block in chunks:
+        here = labels[first : first + len(block)]
+        used = here != NOT_USED
+        yield block[: len(here)][used], here[used]
+
+
+def _inputs_digest(sources: Sources, layer: int, settings: Mapping[str, float]) -> str:
+    texts = activations_digest(sources.conn, sources.reader, sources.corpus, [layer])
+    return digest(canonical_json([texts, list(sources.emotions), dict(settings)]))

@@ -1,0 +1,128 @@
+"""Read-only SQL for users: run one query, and queries ready to paste.
+
+Knows nothing of the engine, and cannot change anything: the connection is read-only, and an
+authorizer allows nothing but reading this ledger.
+"""
+
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from stores.database import open_database, storable
+from stores.errors import UsageError
+
+Cell = str | int | float | bytes | None
+
+_READING = {
+    sqlite3.SQLITE_SELECT,
+    sqlite3.SQLITE_READ,
+    sqlite3.SQLITE_FUNCTION,
+    sqlite3.SQLITE_RECURSIVE,
+}
+_PRAGMAS = {
+    "table_info",
+    "table_list",
+    "table_xinfo",
+    "index_list",
+    "index_info",
+    "foreign_key_list",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The columns and rows that a query gave."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+def run_query(path: Path, sql: str) -> Answer:
+    """Run one SQL query on the ledger at `path`, which may be in use by an engine.
+
+    Raises UsageError when the query is wrong, would change something, or is several; NotReady when
+    there is no ledger.
+    """
+    with closing(open_database(path, read_only=True)) as conn:
+        conn.row_factory = None
+        conn.set_authorizer(_allow)
+        # Python sees Ctrl-C only between its own instructions, so a long query calls back into it
+        conn.set_progress_handler(lambda: 0, 100_000)
+        try:
+            cursor = conn.execute(storable(sql))
+            rows = tuple(cursor)
+        except (sqlite3.Error, sqlite3.Warning) as error:
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+                raise KeyboardInterrupt from None
+            raise UsageError(f"SQL: {_explain(error)}") from error
+        if cursor.description is None:
+            raise UsageError(
+                "SQL: there is no query; `cli.py sql --schema` lists tables and queries"
+            )
+        return Answer(tuple(column[0] for column in cursor.description), rows)
+
+
+def _allow(action: int, first: str | None, *_: str | None) -> int:
+    reading = action in _READING or (action == sqlite3.SQLITE_PRAGMA and first in _PRAGMAS)
+    return sqlite3.SQLITE_OK if reading else sqlite3.SQLITE_DENY
+
+
+def _explain(error: Exception) -> str:
+    """SQLite's message with the next step."""
+    message = str(error)
+    if "not authorized" in message or "authorization denied" in message:
+        return f"{message}; queries only read here, the engine's commands write"
+    if "one statement" in message:
+        return f"{message.rstrip('.')}; send one query at a time"
+    return f"{message}; `cli.py sql --schema` lists tables and columns"
+
+
+READY_QUERIES: dict[str, str] = {
+    "How far is each corpus?": """
+SELECT corpus, 'stories' AS kind, status, reason, count(*) AS n FROM stories
+GROUP BY corpus, status, reason
+UNION ALL
+SELECT corpus, 'dialogues', status, reason, count(*) FROM dialogues
+GROUP BY corpus, status, reason""",
+    "Which emotions lack stories?": """
+SELECT * FROM completeness WHERE missing + rejected + failed > 0
+ORDER BY missing + rejected + failed DESC""",
+    "Which emotions are refused, and why?": """
+SELECT corpus, emotion, reason, count(*) AS n FROM stories WHERE status = 'rejected'
+GROUP BY corpus, emotion, reason ORDER BY n DESC""",
+    "What do stories read like?": """
+SELECT emotion, topic, text FROM stories WHERE status = 'done' ORDER BY id LIMIT 5""",
+    "What did generation cost?": """
+SELECT backend, model, finish_reason, count(*) AS replies, sum(prompt_tokens) AS prompt_tokens,
+       sum(output_tokens) AS output_tokens, avg(latency_s) AS mean_latency_s
+FROM replies GROUP BY backend, model, finish_reason""",
+    "Which calls were sent and never answered?": """
+SELECT id, run_id, kind, text_ids, sent_at FROM calls WHERE outcome IS NULL ORDER BY id""",
+    "How far is each extraction?": """
+SELECT reader, corpus, kind, status, reason, count(*) AS n, sum(tokens) AS tokens
+FROM activations GROUP BY reader, corpus, kind, status, reason""",
+    "Which layers are on disk?": """
+SELECT reader, corpus, kind, layer, count(*) AS chunks, sum(rows) AS rows,
+       sum(bytes) / 1e6 AS megabytes
+FROM receipts GROUP BY reader, corpus, kind, layer""",
+    "How do the readers score?": """
+SELECT * FROM scoreboard ORDER BY reader, corpus""",
+    "Which numbers miss their threshold?": """
+SELECT reader, corpus, analysis, metric, layer, value, threshold, n, p_value
+FROM current_metrics WHERE passed = 0 ORDER BY reader, corpus, analysis, metric, layer""",
+    "Where does a number come from?": """
+SELECT m.reader, m.corpus, m.analysis, m.metric, m.layer, m.value, r.id AS run_id, r.command,
+       r.settings, r.inputs, r.code_version, r.started_at
+FROM current_metrics m JOIN runs r ON r.id = m.run_id WHERE m.subject IS NULL
+ORDER BY m.id LIMIT 20""",
+    "Which story, and which reply, is row 0 of the arrays?": """
+SELECT a.reader, a.corpus, s.emotion, s.topic, s.text, p.raw AS reply
+FROM activations a JOIN stories s ON s.id = a.text_id LEFT JOIN replies p ON p.id = s.reply_id
+WHERE a.kind = 'stories' AND a.row = 0""",
+    "How do the numbers compare with the published ones?": """
+SELECT p.metric, p.source, p.model, p.value AS published, m.reader, m.corpus, m.layer,
+       m.value AS ours
+FROM published p JOIN current_metrics m ON m.metric = p.metric AND m.subject IS NULL
+ORDER BY p.metric, p.source, m.reader""",
+}

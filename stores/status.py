@@ -1,0 +1,80 @@
+"""How far every stage of every corpus is, and how fast it moves. Imports nothing heavy."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from stores.database import Connection, now_text
+from stores.rows import count_rows
+from stores.texts import KINDS, counts
+
+PACE_SECONDS = 60.0
+STATUSES = ("pending", "leased", "done", "rejected", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage of one corpus; `reasons` says why rows were rejected or failed."""
+
+    corpus: str
+    stage: str
+    """generate stories, generate dialogues, extract stories, extract dialogues"""
+    reader: str | None
+    rows: dict[str, int]
+    """Status -> number of rows, every status named."""
+    reasons: dict[str, int]
+    rate: float | None
+    """Rows settled per second over the last minute; None when nothing moved."""
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At this rate; None when nothing moves or nothing is left."""
+        left = self.rows["pending"] + self.rows["leased"]
+        return left / self.rate if self.rate and left else None
+
+
+def read_stages(conn: Connection, *, now: float) -> list[Stage]:
+    """Every stage that has rows, in the order of the work."""
+    pace = _paces(conn, now)
+    found: dict[tuple[str, str, str | None], list[tuple[str, str | None, int]]] = defaultdict(list)
+    for row in counts(conn):
+        found[row.corpus, f"generate {row.kind}", None].append((row.status, row.reason, row.n))
+    for read in count_rows(conn):
+        key = (read.corpus, f"extract {read.kind}", read.reader)
+        found[key].append((read.status, read.reason, read.n))
+    return [_stage(*key, rows, pace.get(key)) for key, rows in found.items()]
+
+
+def _stage(
+    corpus: str,
+    stage: str,
+    reader: str | None,
+    found: list[tuple[str, str | None, int]],
+    rate: float | None,
+) -> Stage:
+    rows, reasons = dict.fromkeys(STATUSES, 0), dict[str, int]()
+    for status, reason, n in found:
+        rows[status] += n
+        if status in ("rejected", "failed") and reason:
+            reasons[reason] = reasons.get(reason, 0) + n
+    return Stage(corpus, stage, reader, rows, reasons, rate)
+
+
+def _paces(conn: Connection, now: float) -> dict[tuple[str, str, str | None], float]:
+    """Texts settled and rows receipted in the last minute, per second, by stage."""
+    since = now_text(now - PACE_SECONDS)
+    found: dict[tuple[str, str, str | None], float] = {}
+    for kind in KINDS:
+        settled = conn.execute(
+            f"""SELECT corpus, count(*) AS n FROM {kind} WHERE updated_at > ?
+                AND status IN ('done', 'rejected', 'failed') GROUP BY corpus""",
+            (since,),
+        )
+        found |= {(r["corpus"], f"generate {kind}", None): r["n"] / PACE_SECONDS for r in settled}
+    written = conn.execute(
+        """SELECT reader, corpus, kind, sum(rows) / count(DISTINCT layer) AS n FROM receipts
+           WHERE created_at > ? GROUP BY reader, corpus, kind""",
+        (since,),
+    )
+    return found | {
+        (r["corpus"], f"extract {r['kind']}", r["reader"]): r["n"] / PACE_SECONDS for r in written
+    }

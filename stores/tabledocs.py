@@ -1,0 +1,227 @@
+"""What every table, view and column of the ledger means: the text behind `sql --schema`.
+
+Knows nothing of SQL. A column without its own words has the same meaning in every table.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class TableDoc:
+    """What a table or view holds, and what each of its columns means, in their order."""
+
+    purpose: str
+    columns: dict[str, str]
+
+
+_EVERYWHERE = {
+    "id": "number of the row",
+    "corpus": "name of a set of texts, by who wrote them",
+    "kind": "'stories' or 'dialogues'",
+    "reader": "slug of the model that read the texts",
+    "layer": "0-based index of a decoder block",
+    "emotion": "emotion the story is about",
+    "topic": "topic given in the prompt",
+    "slot": "0-based number among the texts of one emotion and topic",
+    "seed": "seed of the sampling",
+    "run_id": "run that made it: runs.id",
+    "reply_id": "raw reply the text was cut from: replies.id; NULL for imported texts",
+    "created_at": "when it was written, UTC",
+    "protocol_digest": "digest of every file of the protocol",
+    "analysis": "name of the experiment",
+    "metric": "name of the number",
+    "subject": "what the number is about (an emotion, a pair, a text); NULL for a summary",
+    "value": "the number; NULL when it could not be computed",
+    "n": "samples behind it",
+    "chance": "value expected without any effect",
+    "ci_low": "lower end of the confidence interval",
+    "ci_high": "upper end of the confidence interval",
+    "p_value": "probability of such a value by chance",
+    "passed": "1 when it meets its threshold, 0 when not, NULL without one",
+    "threshold": "value to reach",
+    "sha256": "digest of the bytes",
+    "inputs": "digest of everything it was computed from",
+}
+
+_TEXT_COLUMNS = """
+    topic
+    slot
+    status      pending, leased, done, rejected (by a check) or failed (no usable reply)
+    text        the text; NULL unless done
+    words       words in the text
+    attempts    times it was given to a backend
+    crashes     times the engine died while it was leased
+    reason      why the last attempt was refused or failed; NULL when done
+    generator   what wrote the text: backend and model, or the imported file
+    reply_id
+    seed
+    owner       worker that holds the lease; NULL unless leased
+    lease_until when the lease ends, in seconds since 1970
+    created_at
+    updated_at  when the row changed last, UTC
+"""
+
+_METRIC_COLUMNS = """
+    id
+    run_id
+    reader
+    corpus
+    analysis
+    metric
+    layer
+    subject
+    value
+    n
+    chance
+    ci_low
+    ci_high
+    p_value
+    passed
+    threshold
+"""
+
+_DOCS = f"""
+corpora: The protocol under which each corpus is written; another one is refused.
+    corpus
+    protocol_digest
+    protocol_files  digest of each file of the protocol, as JSON
+    protocol_folder where the protocol was read from
+    protocol_folder where the protocol was read from
+    created_at
+runs: One row per command that computed something, with all its settings.
+    id
+    command         what was run
+    settings        every setting of the run, as JSON
+    inputs
+    code_version    digest of the program's source files
+    protocol_digest
+    reader
+    corpus
+    model           model that was loaded or called
+    model_revision  its revision
+    started_at      when it began, UTC
+    ended_at        when it ended, UTC; NULL while it runs, or when it was killed
+    outcome         'done', or how it ended otherwise
+replies: What a model or an API answered, word for word, before anything parsed it.
+    id
+    run_id
+    corpus
+    kind
+    prompt_sha      digest of the prompt
+    backend         local, gemini, openai or stub
+    model           model that answered
+    seed
+    raw             the answer
+    finish_reason   why it ended, in the backend's words
+    prompt_tokens   tokens of the prompt
+    output_tokens   tokens of the answer
+    latency_s       seconds from sending to answer
+    created_at
+calls: Each call to a backend, recorded before it is sent.
+    id
+    run_id
+    kind
+    text_ids        rows it was sent for, as JSON
+    sent_at         when it was sent, UTC
+    outcome         'recorded' or the error; NULL while under way, or when the engine died first
+    reply_id        the answer: replies.id
+stories: One row per story that is planned: an emotion, a topic and a slot.
+    id
+    corpus
+    emotion{_TEXT_COLUMNS}
+dialogues: One row per neutral dialogue that is planned: a topic and a slot.
+    id
+    corpus{_TEXT_COLUMNS}
+arrays: The settings of each reader's arrays; other settings are refused.
+    reader
+    corpus
+    kind
+    settings        model, weights, start token, format, dtype, protocol, as JSON
+    chunk_rows      rows per chunk
+    d_model         numbers per row
+    created_at
+activations: Which text is which row of the arrays, and what became of it.
+    reader
+    corpus
+    kind
+    text_id         stories.id or dialogues.id, by kind
+    row             0-based row in the array of every layer
+    text_sha        digest of the text that was read
+    tokens_sha      digest of its tokens
+    tokens          number of its tokens
+    status          pending, done, rejected or failed; only rows that are done hold numbers
+    reason          why it was rejected or failed
+receipts: One row per chunk of an array that is durably on disk.
+    reader
+    corpus
+    kind
+    layer
+    chunk           0-based chunk of rows
+    sha256          digest of the chunk file
+    bytes           size of the chunk file
+    rows            rows planned in the chunk
+    created_at
+vectors: One row per stored set of emotion vectors.
+    reader
+    corpus
+    variant         raw, or denoised: neutral components projected out
+    layer
+    emotions        emotion of each vector, as JSON
+    settings        how they were made, as JSON
+    inputs
+    sha256          digest of the vectors, float64
+    run_id
+    created_at
+metrics: Every number of every analysis of every run, for ever.{_METRIC_COLUMNS}
+tables: The tables of every analysis of every run, for ever.
+    id
+    run_id
+    reader
+    corpus
+    analysis
+    name            name of the table
+    layer
+    columns         its column names, as JSON
+    rows            its rows, as JSON
+published: Numbers from the literature to compare with.
+    source          where they were published
+    model           model they are about
+    metric
+    value
+    note            what to know before comparing
+completeness: How many stories of each emotion are in which state (a view).
+    corpus
+    emotion
+    done            stories that are done
+    rejected        stories that no attempt brought past the checks
+    failed          stories for which no attempt brought a usable reply
+    missing         stories that are pending or leased
+current_metrics: The metrics of the run that published last, by analysis (a view).{_METRIC_COLUMNS}
+scoreboard: The suite's summary numbers, V1 to V11, by reader and corpus (a view).
+    reader
+    corpus
+{"".join(f"    V{number} value of V{number}{chr(10)}" for number in range(1, 12))}
+_sqlite_migrations: Which changes of the schema this ledger has been through.
+    id
+    migration_set   family of changes
+    name            name of the change
+    applied_at      when it was made, UTC
+"""
+
+
+def _parse(text: str) -> dict[str, TableDoc]:
+    """`table: purpose`, followed by indented lines `column meaning`."""
+    docs: dict[str, TableDoc] = {}
+    columns: dict[str, str] = {}
+    for line in filter(str.strip, text.splitlines()):
+        if line.startswith(" "):
+            column, _, meaning = line.strip().partition(" ")
+            columns[column] = meaning.strip() or _EVERYWHERE[column]
+        else:
+            table, _, purpose = line.partition(": ")
+            columns = {}
+            docs[table] = TableDoc(purpose, columns)
+    return docs
+
+
+TABLE_DOCS = _parse(_DOCS)
