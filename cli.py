@@ -27,6 +27,11 @@ from stores.workspace import Workspace, engine_lock
 DEMO_WORKSPACE = Path("data/demo")
 STOPPED = 130
 
+# Read once, when torch and numpy load: threads that spin while they wait cost ten times the time on
+# a machine that does anything else.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 
 class Commands(click.Group):
     """A group that turns every expected failure into one line and the promised exit code."""

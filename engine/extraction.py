@@ -238,7 +238,8 @@ def tokenize(model: Model, text: str, settings: ExtractionSettings) -> Reading:
     encode = encode_raw if settings.format == "raw" else encode_chat
     tokenized = encode(model, text)
     length = tokenized.content.stop - tokenized.content.start
-    forged = set(tokenized.ids[tokenized.content]).intersection(model.tokenizer.all_special_ids)
+    control = set(model.tokenizer.all_special_ids) - {model.tokenizer.unk_token_id}
+    forged = control.intersection(tokenized.ids[tokenized.content])
     fault: Fault | None = None
     if not text.strip():
         fault = ("failed", "empty")

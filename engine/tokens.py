@@ -32,7 +32,10 @@ def encode_raw(model: Model, text: str) -> TokenizedText:
     that a generated text cannot forge one.
     """
     tokenizer = model.tokenizer
-    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    # verbose=False: a text longer than the context is the caller's to judge, not a warning.
+    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)[
+        "input_ids"
+    ]
     start = _bos(tokenizer)
     return TokenizedText((*start, *ids), slice(len(start), len(start) + len(ids)))
 
@@ -51,7 +54,9 @@ def encode_chat(model: Model, text: str) -> TokenizedText:
     text = text.strip()
     rendered = _render(tokenizer, text, answer=False)
     start = rendered.rfind(text)
-    encoding = tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True)
+    encoding = tokenizer(
+        rendered, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+    )
     spans = cast("list[tuple[int, int]]", encoding["offset_mapping"])
     stop = start + len(text) if start >= 0 else 0
     inside = [i for i, (a, b) in enumerate(spans) if max(a, start) < min(b, stop)]

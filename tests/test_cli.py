@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -76,7 +77,8 @@ def test_light_commands_answer_at_once_and_import_nothing_heavy(
     arguments: list[str], planned: Path
 ) -> None:
     listing = f"import sys; print([m for m in {HEAVY} if m in sys.modules], file=sys.stderr)"
-    program = f"import atexit; atexit.register(lambda: exec({listing!r})); import cli; cli.cli()"
+    last_words = f"import atexit; atexit.register(exec, {listing!r}, dict())"
+    program = f"{last_words}; import cli; cli.cli()"
     command = [sys.executable, "-c", program, "--workspace", str(planned), *arguments]
     seconds = []
     for _ in range(3):
@@ -177,13 +179,12 @@ def test_status_and_sql_speak_json_and_nothing_else(planned: Path) -> None:
 
 def test_sql_cannot_write(planned: Path) -> None:
     expect_error(run("sql", "DELETE FROM stories", workspace=planned), 2, "SQL")
-    with open_database(Workspace(planned).database, read_only=True) as conn:
+    with closing(open_database(Workspace(planned).database, read_only=True)) as conn:
         assert conn.execute("SELECT count(*) FROM stories").fetchone()[0] == 4
 
 
 def test_text_of_models_is_never_markup(tmp_path: Path) -> None:
-    with open_database(Workspace(tmp_path).database):
-        pass
+    open_database(Workspace(tmp_path).database).close()
     shown = run("sql", "SELECT '[bold]x[/bold]' AS said", workspace=tmp_path)
     assert "[bold]x[/bold]" in shown.stdout
 
@@ -205,7 +206,7 @@ def test_a_backup_never_overwrites(planned: Path, tmp_path: Path) -> None:
     target = tmp_path / "copy.db"
     assert run("backup", target, workspace=planned).exit_code == 0
     expect_error(run("backup", target, workspace=planned), 2, str(target))
-    with open_database(target, read_only=True) as conn:
+    with closing(open_database(target, read_only=True)) as conn:
         assert conn.execute("SELECT count(*) FROM stories").fetchone()[0] == 4
 
 
@@ -215,20 +216,17 @@ def test_a_stop_keeps_what_is_finished_and_exits_130(
 ) -> None:
     command = [sys.executable, "cli.py", "--workspace", str(tmp_path), "generate", "stories"]
     command += ["--model", str(DEMO_MODEL), "--protocol", str(DEMO_MODEL / "protocol")]
-    child = subprocess.Popen(
-        [*command, "--batch", "8"], cwd=ROOT, stderr=subprocess.PIPE, text=True
-    )
-    assert child.stderr is not None
-    for line in child.stderr:
-        if line.startswith("stories: "):
-            break
-    child.send_signal(number)
-    asked = time.monotonic()
-    rest = child.stderr.read()
-    assert child.wait(timeout=30) == 130
+    began = [*command, "--batch", "8"]
+    with subprocess.Popen(began, cwd=ROOT, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stderr is not None
+        next(line for line in child.stderr if line.startswith("stories: "))
+        child.send_signal(number)
+        asked = time.monotonic()
+        rest = child.stderr.read()
+        assert child.wait(timeout=30) == 130
     assert time.monotonic() - asked < 10
     assert "the same command goes on" in rest
-    with open_database(Workspace(tmp_path).database, read_only=True) as conn:
+    with closing(open_database(Workspace(tmp_path).database, read_only=True)) as conn:
         states = dict(conn.execute("SELECT status, count(*) FROM stories GROUP BY 1").fetchall())
         outcome = conn.execute("SELECT outcome FROM runs").fetchone()[0]
     assert states.get("done", 0) > 0

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -84,9 +85,9 @@ def stormy(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 def test_counts_are_those_of_an_uninterrupted_run(calm: Workspace, stormy: Workspace) -> None:
-    with open_database(calm.database, read_only=True) as conn:
+    with closing(open_database(calm.database, read_only=True)) as conn:
         expected = states(conn)
-    with open_database(stormy.database, read_only=True) as conn:
+    with closing(open_database(stormy.database, read_only=True)) as conn:
         assert states(conn) == expected
         keys = "SELECT corpus, emotion, topic, slot FROM stories GROUP BY 1, 2, 3, 4"
         slots = conn.execute(f"SELECT count(*) FROM ({keys} HAVING count(*) > 1)").fetchone()[0]
@@ -95,7 +96,7 @@ def test_counts_are_those_of_an_uninterrupted_run(calm: Workspace, stormy: Works
 
 
 def test_nothing_is_damaged(stormy: Workspace) -> None:
-    with open_database(stormy.database, read_only=True) as conn:
+    with closing(open_database(stormy.database, read_only=True)) as conn:
         assert conn.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
         assert [finding for finding in inspect(conn, stormy) if finding.fault] == []
 
@@ -110,7 +111,7 @@ def test_arrays_are_bit_identical_to_ones_extracted_anew(stormy: Workspace) -> N
 
 def test_a_second_run_writes_nothing(stormy: Workspace) -> None:
     before = {path: path.stat().st_mtime_ns for path in stormy.activations(NAME).rglob("*")}
-    with open_database(stormy.database, read_only=True) as conn:
+    with closing(open_database(stormy.database, read_only=True)) as conn:
         runs, replies = (
             conn.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in ("runs", "replies")
         )
@@ -118,7 +119,7 @@ def test_a_second_run_writes_nothing(stormy: Workspace) -> None:
     run(stormy.root, *DEMO)
     seconds = time.monotonic() - began
     after = {path: path.stat().st_mtime_ns for path in stormy.activations(NAME).rglob("*")}
-    with open_database(stormy.database, read_only=True) as conn:
+    with closing(open_database(stormy.database, read_only=True)) as conn:
         counts = tuple(
             conn.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in ("runs", "replies")
         )

@@ -1,7 +1,8 @@
 """Answers requests with a model loaded here, in static left-padded batches.
 
-Every row is sampled with its own random numbers, so that its text does not depend on which rows
-share its batch. Knows nothing of emotions, topics or databases.
+Every row is sampled with its own random numbers, whichever rows share its batch: its text is the
+same in any batch, but for the rare token whose probability rounding moves across a random number.
+Knows nothing of emotions, topics or databases.
 """
 
 import asyncio

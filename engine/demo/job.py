@@ -80,7 +80,7 @@ def generation_settings(protocol: Protocol, kind: Kind, topics: int) -> Generati
         per_topic=1,
         seed=SEED,
         max_attempts=5,
-        batch=96,
+        batch=32,
         top_p=0.95,
         max_tokens=220,
     )

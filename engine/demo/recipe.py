@@ -39,7 +39,7 @@ class Recipe:
     """Share of the tokens that comes from long documents (stories)."""
     late_share: float = 0.7
     """Share of the batches in which options are bound late."""
-    lens_share: float = 0.5
+    lens_share: float = 0.25
     """Weight of the loss on words of feeling read at the analysis layer itself; 0: none."""
     muon_lr: float = 5e-3
     muon_weight_decay: float = 0.05

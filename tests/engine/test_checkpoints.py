@@ -3,11 +3,15 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
+from huggingface_hub.errors import RepositoryNotFoundError
 
 import engine.checkpoints
 from engine.checkpoints import SAMPLE_BYTES, WHOLE_BYTES, describe_checkpoint, weights_digest
+from engine.models import load_model
 from stores.errors import ModelError
 
 
@@ -83,20 +87,45 @@ def test_without_a_network_the_error_is_one_line_with_the_next_step() -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.usefixtures("no_network")
-def test_without_a_network_a_cached_copy_is_used(
-    tiny_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def cached_commit(tiny_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The commit of `someone/tiny`, which an earlier download left in the hub's cache."""
     commit = "0123456789abcdef0123456789abcdef01234567"
-    config = tmp_path / "snapshots" / commit / "config.json"
-    config.parent.mkdir(parents=True)
-    shutil.copy(tiny_path / "config.json", config)
+    repository = tmp_path / "models--someone--tiny"
+    shutil.copytree(tiny_path, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    return commit
 
-    def cached(*_: object, **__: object) -> str:
-        return str(config)
 
-    monkeypatch.setattr(engine.checkpoints, "try_to_load_from_cache", cached)
-    assert engine.checkpoints._resolve_commit("someone/model", None) == (commit, True)
+@pytest.mark.usefixtures("no_network")
+def test_without_a_network_a_cached_copy_is_used(cached_commit: str) -> None:
+    model = load_model("someone/tiny", device="cpu")
+    assert (model.name, model.revision) == ("someone/tiny", cached_commit)
+    assert model.weights_sha == f"commit:{cached_commit}"
+
+
+def test_a_hub_model_is_identified_by_its_commit(
+    cached_commit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Hub:
+        def model_info(self, name: str, **_: object) -> SimpleNamespace:
+            return SimpleNamespace(sha=cached_commit)
+
+    monkeypatch.setattr(engine.checkpoints, "HfApi", Hub)
+    found = describe_checkpoint("someone/tiny", revision="main")
+    assert (found.hub_revision, found.offline) == (cached_commit, False)
+
+
+def test_a_name_unknown_to_the_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hub:
+        def model_info(self, name: str, **_: object) -> None:
+            raise RepositoryNotFoundError("404", response=MagicMock())
+
+    monkeypatch.setattr(engine.checkpoints, "HfApi", Hub)
+    with pytest.raises(ModelError, match=r"someone/no-model: unknown on the hub .*hf auth login"):
+        describe_checkpoint("someone/no-model")
 
 
 def test_a_folder_without_a_usable_configuration_is_one_line(tmp_path: Path) -> None:

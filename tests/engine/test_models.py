@@ -23,6 +23,7 @@ from engine.models import (
     parse_layers,
 )
 from stores.errors import ModelError, UsageError
+from tests.engine.tiny import EOS
 
 
 def test_blocks_are_found_in_every_architecture(tiny_family: Model) -> None:
@@ -152,6 +153,23 @@ def test_unknown_devices_and_types_are_refused(tiny_path: Path) -> None:
         choose_device("abacus")
     with pytest.raises(UsageError, match="dtype 'int3': unknown"):
         load_model(str(tiny_path), device="cpu", dtype="int3")
+
+
+def test_a_card_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == torch.device("cpu")
+    with pytest.raises(UsageError, match="no CUDA card is visible here; use --device cpu"):
+        choose_device("cuda:0")
+
+
+def test_the_end_token_is_the_tokenizers_where_the_checkpoint_names_none(tiny: Model) -> None:
+    settings: Any = tiny.model.generation_config
+    named = settings.eos_token_id
+    settings.eos_token_id = None
+    try:
+        assert tiny.end_tokens == {EOS}
+    finally:
+        settings.eos_token_id = named
 
 
 def test_hooks_are_gone_after_an_error(tiny: Model) -> None:

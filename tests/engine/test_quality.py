@@ -38,6 +38,7 @@ def protocol(tmp_path: Path) -> Protocol:
         f"[story 1]\n{STORY}\n\n[story 2]\n\n{OTHER}",
         f"**[Story 1]**\n{STORY}\n**[Story 2]**\n{OTHER}",
         f"Sure, here are two stories:\n\n[story 1] {STORY}\n[story 2] {OTHER}",
+        f"I wrote two for you.\n[story 1]\n{STORY}\n[story 2]\n{OTHER}",
         f"<NEW STORY>\n{STORY}\n<NEW STORY>\n{OTHER}",
         f"---\n{STORY}\n---\n{OTHER}",
         f"## Story 1: The Note\n\n{STORY}\n\n## Story 2: The Hill\n\n{OTHER}",
@@ -94,6 +95,10 @@ def test_numbers_inside_a_story_are_no_markers() -> None:
 )
 def test_a_dialogue_keeps_one_line_for_each_turn(reply: str) -> None:
     assert split_reply(reply, "dialogues") == [DIALOGUE]
+
+
+def test_a_dialogue_without_speakers_is_kept_for_the_check() -> None:
+    assert split_reply("How deep?\nTwelve metres.", "dialogues") == ["How deep? Twelve metres."]
 
 
 def test_dialogues_are_cut_at_their_markers() -> None:
