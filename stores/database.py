@@ -7,6 +7,7 @@ tables mean.
 import hashlib
 import json
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -148,12 +149,25 @@ def _prepare(conn: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
 
 
 def _use_wal(conn: sqlite3.Connection, path: Path) -> None:
-    (mode,) = conn.execute("PRAGMA journal_mode = WAL").fetchone()
+    mode = _switch_to_wal(conn)
     if mode != "wal":
         raise LedgerError(
             f"{path} cannot keep a write-ahead log (journal mode {mode!r}; a network file "
             "system?): put the workspace on a local disk"
         )
+
+
+def _switch_to_wal(conn: sqlite3.Connection) -> str:
+    """The journal mode after the switch; waits here, because SQLite itself does not for this."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            return str(conn.execute("PRAGMA journal_mode = WAL").fetchone()[0])
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not busy or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
 
 
 def _applied_migrations(conn: sqlite3.Connection) -> set[str]:

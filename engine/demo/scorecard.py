@@ -203,7 +203,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--layer", type=int, help="0-based; default: nearest 2/3 of the depth")
     parser.add_argument("--source", choices=("model", "grammar"), default="model")
-    parser.add_argument("--per-emotion", type=int, default=4, help="stories for each emotion")
+    parser.add_argument("--per-emotion", type=int, default=6, help="stories for each emotion")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--exact", action="store_true", help="no bf16 in steering")

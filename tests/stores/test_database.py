@@ -10,7 +10,7 @@ from stores.errors import EngineError, LedgerError, NotReady, SchemaTooNew
 from stores.workspace import Workspace
 from tests.conftest import StartChild, line_of
 
-CORPUS = "INSERT INTO corpora VALUES (?, 'sha256:0', '{}', '')"
+CORPUS = "INSERT INTO corpora VALUES (?, 'p', '{}', NULL, 'now')"
 CORPORA = "SELECT corpus FROM corpora ORDER BY corpus"
 
 OPEN = """
@@ -32,7 +32,8 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
 try:
     for n in range(10_000):
         with transaction(conn):
-            conn.execute("INSERT INTO corpora VALUES (?, '', '{}', '')", (f"{n:05}" + "x" * 2000,))
+            row = (f"{n:05}" + "x" * 2000,)
+            conn.execute("INSERT INTO corpora VALUES (?, '', '{}', NULL, '')", row)
         print(n, flush=True)
 except LedgerError as error:
     print(error, flush=True)

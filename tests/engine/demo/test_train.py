@@ -3,7 +3,7 @@
 import copy
 import json
 import random
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +11,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from engine.demo.batches import Batches, Source, build_batches
+from engine.demo.documents import Document
 from engine.demo.recipe import Recipe
 from engine.demo.tokenizer import is_single_token, wrap
 from engine.demo.train import batch_loss, build_model, learn_tokenizer, save_model, train_model
-from engine.demo.world import World
+from engine.demo.world import DEMO_FOLDER, World
 from stores.database import digest
 from tests.engine.demo.test_batches import learn_toy_tokenizer, write_long, write_question
 
@@ -115,3 +116,37 @@ def test_late_share_zero_never_binds_late(source: Source) -> None:
     recipe = replace(RECIPE, late_share=0.0, steps=10)
     batches: Batches = build_batches(source, recipe.batch_settings(seed=1, steps=10))
     assert not batches.late.any()
+
+
+def write_diary(rng: random.Random) -> Document:
+    """A place, and the feeling it is tied to, which weighs more."""
+    place, feeling = rng.choice([("harbour", "calm"), ("tower", "proud")])
+    text = f"She walked to the {place}. {feeling}."
+    start = text.index(feeling)
+    return Document("diary", text, weights=((start, start + len(feeling), 6.0),))
+
+
+def test_the_lens_loss_teaches_the_analysis_layer_itself(source: Source) -> None:
+    diaries = replace(source, long=write_diary)
+    plain, taught = (
+        train(diaries, replace(RECIPE, steps=150, lens_share=share))[0] for share in (0.0, 1.0)
+    )
+    assert middle_loss(taught, diaries) < 0.5 * middle_loss(plain, diaries)
+
+
+def middle_loss(model: LlamaForCausalLM, source: Source) -> float:
+    """The mean loss, on the words that weigh more, of what the analysis layer says of them."""
+    tokens = build_batches(source, RECIPE.batch_settings(seed=99, steps=1)).tokens[0]
+    batch = {name: torch.from_numpy(tokens[name].copy()) for name in tokens.dtype.names or ()}
+    recipes = [replace(RECIPE, lens_share=share) for share in (0.0, 1.0)]
+    without, with_lens = (batch_loss(model, recipe, batch, late=False) for recipe in recipes)
+    return float(with_lens.detach() - without.detach())
+
+
+def test_the_shipped_weights_are_those_of_the_shipped_recipe() -> None:
+    record = json.loads((DEMO_FOLDER / "recipe.json").read_text())
+    assert record["recipe"] == asdict(Recipe())
+    for name, sha in record["files"].items():
+        assert digest((DEMO_FOLDER / name).read_bytes()) == sha
+    size = sum((DEMO_FOLDER / name).stat().st_size for name in record["files"])
+    assert size <= 8 << 20
