@@ -57,7 +57,7 @@ class Inputs:
         if self.layer not in self.layers:
             raise UsageError(
                 f"analysis layer {self.layer} is not among the layers {list(self.layers)}; "
-                f"add it to --layers"
+                "choose one of them, or extract that one first"
             )
 
 
