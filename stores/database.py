@@ -158,7 +158,11 @@ def _use_wal(conn: sqlite3.Connection, path: Path) -> None:
 
 
 def _switch_to_wal(conn: sqlite3.Connection) -> str:
-    """The journal mode after the switch; waits here, because SQLite itself does not for this."""
+    """The journal mode after the switch.
+
+    Of several processes that make the same switch, SQLite turns some away at once, whatever the
+    timeout; so the wait is here.
+    """
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:

@@ -1,11 +1,20 @@
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from stores.database import canonical_json, digest, now_text, open_database, storable, transaction
+from stores.database import (
+    _switch_to_wal,
+    canonical_json,
+    digest,
+    now_text,
+    open_database,
+    storable,
+    transaction,
+)
 from stores.errors import EngineError, LedgerError, NotReady, SchemaTooNew
 from stores.workspace import Workspace
 from tests.conftest import StartChild, line_of
@@ -86,6 +95,23 @@ def test_only_the_first_opening_pays_for_migrations(
     first, *later = ((), (), ("read only",))
     children = [start_child(OPEN, workspace.database, *mode) for mode in (first, *later)]
     assert [child.communicate("\n")[0] for child in children] == ["True\n", "False\n", "False\n"]
+
+
+def test_the_switch_to_a_write_ahead_log_waits_where_sqlite_turns_it_away(tmp_path: Path) -> None:
+    path = tmp_path / "emovec.db"
+    with (
+        closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as reader,
+        closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as writer,
+    ):
+        reader.execute("CREATE TABLE one (x)")
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM one").fetchall()
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            writer.execute("PRAGMA journal_mode = WAL")
+        leaving = threading.Timer(0.2, reader.execute, ["COMMIT"])
+        leaving.start()
+        assert _switch_to_wal(writer) == "wal"
+        leaving.join()
 
 
 def test_two_processes_can_create_the_same_ledger_at_once(
