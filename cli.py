@@ -7,11 +7,12 @@ and progress to stderr. Nothing heavy is imported before a command needs it.
 import csv
 import json
 import os
+import shlex
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -21,7 +22,7 @@ from typing import Any
 import click
 
 from stores.database import Connection, open_database
-from stores.errors import EngineError, NotReady, UsageError
+from stores.errors import BadValue, EngineError, NotReady, QuotaUsedUp, UsageError
 from stores.workspace import Workspace, engine_lock
 
 DEMO_WORKSPACE = Path("data/demo")
@@ -41,6 +42,8 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except EngineError as error:
             click.echo(f"error: {error}", err=True)
+            if isinstance(error, QuotaUsedUp):
+                click.echo(f"go on then with: {shlex.join(sys.argv)}", err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             ctx.exit(STOPPED)
@@ -195,6 +198,15 @@ def load(folder: Path | None, conn: Connection | None = None, corpus: str | None
     return load_protocol(folder or recorded or DEFAULT_PROTOCOL)
 
 
+def load_for(ctx: click.Context, folder: Path | None, corpus: str) -> Any:
+    """The same before the workspace is opened for writing, and even before there is one."""
+    try:
+        with reading(ctx) as conn:
+            return load(folder, conn, corpus)
+    except NotReady:
+        return load(folder)
+
+
 def place_of(
     ctx: click.Context,
     conn: Connection,
@@ -216,12 +228,31 @@ def watch_with(bar: Callable[[str, int, int, str], None]) -> Callable[[str, Any]
 
     def watch(stage: str, now: Any) -> None:
         if hasattr(now, "rejections"):
-            refused = ", ".join(f"{reason} {n}" for reason, n in sorted(now.rejections.items()))
-            bar(stage, now.done, now.total, f"{now.rate:.1f}/s {refused and 'refused: ' + refused}")
+            bar(stage, now.done, now.total, told_of_writing(now))
         else:
             bar(stage, now.rows, now.total, f"{now.tokens / max(now.elapsed_s, 1e-9):.0f} tokens/s")
 
     return watch
+
+
+def told_of_writing(now: Any) -> str:
+    """What a progress line says beside the bar."""
+    seconds = max(now.elapsed_s, 1e-9)
+    said = [f"{now.rate:.1f}/s", f"{now.calls / seconds:.1f} calls/s", f"{now.tokens} tokens"]
+    if now.cost_usd is not None:
+        projected = now.projected_cost_usd
+        said.append(f"${now.cost_usd:.4f}" + (f" of about ${projected:.2f}" if projected else ""))
+    if now.rejections:
+        said.append(f"refused: {counted(now.rejections)}")
+    if now.failures:
+        said.append(f"failed: {now.failures}")
+    if now.done and now.total > now.done:
+        said.append(f"{(now.total - now.done) / now.rate:.0f} s left")
+    return ", ".join([*said, now.note] if now.note else said)
+
+
+def counted(numbers: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason} {n}" for reason, n in sorted(numbers.items()))
 
 
 def options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -244,8 +275,7 @@ protocol_option = click.option(
 )
 corpus_option = click.option("--corpus", help="Whose texts (default: the only corpus there is).")
 reader_option = click.option("--reader", help="Who read them (default: the only one there is).")
-model_options = options(
-    click.option("--model", "name", required=True, help="Hub id or path, e.g. data/demo_model."),
+loading_options = options(
     click.option(
         "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ..."
     ),
@@ -253,20 +283,47 @@ model_options = options(
     click.option("--revision", help="Commit, tag or branch on the hub."),
     click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model."),
 )
+model_options = options(
+    click.option("--model", "name", required=True, help="Hub id or path, e.g. data/demo_model."),
+    loading_options,
+)
 generation_options = options(
-    model_options,
+    click.option(
+        "--backend",
+        type=click.Choice(["local", "gemini", "openai"]),
+        default="local",
+        show_default=True,
+        help="A model on this machine, the Gemini API, or any OpenAI-compatible server.",
+    ),
+    click.option(
+        "--model",
+        "name",
+        help="Hub id or path, or the server's name of a model (gemini: gemini-2.5-flash-lite).",
+    ),
+    loading_options,
     protocol_option,
-    click.option("--backend", type=click.Choice(["local"]), default="local", show_default=True),
     click.option("--corpus", default="main", show_default=True, help="Name of the set of texts."),
-    click.option("--topics", type=click.IntRange(1), help="Use the first N topics (default: all)."),
-    click.option("--per-topic", type=click.IntRange(1), default=1, show_default=True),
-    click.option("--limit", type=click.IntRange(0), help="Finish at most N texts in this run."),
+    click.option("--topics", type=int, help="Use the first N topics (default: all)."),
+    click.option("--per-topic", type=int, default=1, show_default=True, help="Texts of a topic."),
+    click.option(
+        "--per-call", type=int, help="Texts asked for at once (default: --per-topic, at most 12)."
+    ),
+    click.option("--limit", type=int, help="Finish at most N texts in this run."),
     click.option("--seed", type=int, default=0, show_default=True),
-    click.option("--max-attempts", type=click.IntRange(1), default=5, show_default=True),
-    click.option("--batch", type=click.IntRange(1), default=64, show_default=True),
-    click.option("--temperature", type=click.FloatRange(0), default=1.0, show_default=True),
-    click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=0.95),
-    click.option("--max-tokens", type=click.IntRange(1), default=400, show_default=True),
+    click.option("--max-attempts", type=int, default=5, show_default=True),
+    click.option(
+        "--workers", type=int, help="Calls at once, at each server (default: 16; local: 64)."
+    ),
+    click.option("--tokens-per-batch", type=int, help="local: tokens in memory at once."),
+    click.option("--base-url", "base_urls", multiple=True, help="Server address; repeatable."),
+    click.option("--timeout", type=float, default=300.0, show_default=True, help="Of one call, s."),
+    click.option("--thinking-budget", type=int, help="gemini: tokens of thinking (0: none)."),
+    click.option("--price", nargs=2, type=float, help="USD for a million tokens: input output."),
+    click.option("--max-cost", type=float, help="End before this run costs more, in USD."),
+    click.option("--temperature", type=float, default=1.0, show_default=True),
+    click.option("--top-p", type=float, default=0.95, show_default=True),
+    click.option("--max-tokens", type=int, default=400, show_default=True, help="Of one text."),
+    click.option("--mix-generators", "mixed", is_flag=True, help="Let several write one corpus."),
     click.option("--plan-only", is_flag=True, help="Plan the rows and stop."),
 )
 
@@ -331,41 +388,221 @@ def run_generate(
     emotions: str,
     topics: int | None,
     plan_only: bool,
-    backend: str,
-    **numbers: Any,
+    mixed: bool,
+    **asked: Any,
 ) -> None:
-    """What both kinds of generation share. `local` is the only backend so far."""
-    from engine.generation import GenerationSettings, count_open
+    """What both kinds of generation share."""
+    from engine.generation import count_open
+    from engine.settings import GenerationSettings
     from engine.stages import plan_generation, run_generation
     from stores.protocol import select_emotions
 
-    model = pop_model(numbers)
-    protocol = load(protocol_folder)
+    protocol = load_for(ctx, protocol_folder, asked["corpus"])
     named = select_emotions(protocol, emotions) if kind == "stories" else ()
-    chosen = protocol.topics if kind == "stories" else protocol.neutral_topics
-    settings = GenerationSettings(kind=kind, emotions=named, topics=chosen[:topics], **numbers)
+    chosen = first_topics(protocol.topics if kind == "stories" else protocol.neutral_topics, topics)
+    writing_with = pop_writer(asked)
+    settings = GenerationSettings(kind=kind, emotions=named, topics=chosen, **asked)
+    writer = None if plan_only else writing_with()
     with writing(workspace_of(ctx), f"generate {kind}") as conn, stopping() as stop:
-        if plan_only:
+        if writer is None:
             added = plan_generation(conn, protocol, settings)
             left = count_open(conn, kind, settings.corpus)
             click.echo(f"{added} rows planned now, {left} open in corpus {settings.corpus}")
             return
         with progress_bar() as bar:
             watch = partial(watch_with(bar), kind)
-            done = run_generation(conn, protocol, settings, model, progress=watch, stop=stop)
-    refused = ", ".join(f"{reason} {n}" for reason, n in sorted(done.rejections.items()))
+            done = run_generation(
+                conn, protocol, settings, writer, progress=watch, stop=stop, mixed=mixed
+            )
+    tell_generation(kind, done, settings)
+
+
+def tell_generation(kind: str, done: Any, settings: Any) -> None:
+    """The last word of a run: what it did, what it cost, and what is left."""
+    cost = "" if done.cost_usd is None else f", ${done.cost_usd:.4f}"
     click.echo(
-        f"{done.done} {kind} written in {done.elapsed_s:.1f} s, {done.failures} failures, "
-        f"replies refused: {refused or 'none'}; {done.left} rows open"
+        f"{done.done} {kind} written in {done.elapsed_s:.1f} s ({done.calls} calls, {done.tokens} "
+        f"tokens{cost}), {done.failures} failures, replies refused: "
+        f"{counted(done.rejections) or 'none'}; {done.left} rows open"
+    )
+    if done.over_budget:
+        click.echo(
+            f"the next call might have gone beyond --max-cost {settings.max_cost:g}; the same "
+            "command goes on",
+            err=True,
+        )
+
+
+def first_topics(topics: tuple[str, ...], wanted: int | None) -> tuple[str, ...]:
+    if wanted is not None and wanted < 1:
+        raise BadValue(f"--topics must be at least 1, not {wanted}")
+    return topics[:wanted]
+
+
+def pop_writer(asked: dict[str, Any]) -> Callable[[], Any]:
+    """Take what is about the writer out of a command's options; gives its maker.
+
+    Sets the defaults that hang on the backend: workers, texts per call and the price of tokens.
+    """
+    from stores.prices import Price, price_of
+
+    backend, model = asked.pop("backend"), asked.pop("name")
+    local, price = backend == "local", asked.pop("price")
+    if model is None and backend == "gemini":
+        model = "gemini-2.5-flash-lite"
+    if model is None:
+        raise UsageError(f"which --model? --backend {backend} has no default")
+    asked["workers"] = (64 if local else 16) if asked["workers"] is None else asked["workers"]
+    if asked["per_call"] is None:
+        asked["per_call"] = 1 if local else max(1, min(12, asked["per_topic"]))
+    given = Price(price[0], price[1], "--price", "") if price else None
+    asked["price"] = given or (None if local else price_of(model))
+    names = ("device", "dtype", "revision", "trust_remote_code")
+    loading = {name: asked.pop(name) for name in names}
+    names = ("tokens_per_batch", "base_urls", "timeout", "thinking_budget")
+    remote = {name: asked.pop(name) for name in names}
+    return partial(open_writer, backend, model, loading, **remote)
+
+
+def open_writer(
+    backend: str,
+    model: str,
+    loading: dict[str, Any],
+    *,
+    tokens_per_batch: int | None,
+    base_urls: tuple[str, ...],
+    timeout: float,
+    thinking_budget: int | None,
+) -> Any:
+    """Who writes the texts. Raises BackendError when a key is missing."""
+    if timeout <= 0:
+        raise BadValue(f"--timeout must be above 0, not {timeout}")
+    if backend == "local":
+        from engine.loading import LazyModel, LocalWriter
+
+        if tokens_per_batch is not None and tokens_per_batch < 1:
+            raise BadValue(f"--tokens-per-batch must be at least 1, not {tokens_per_batch}")
+        lazy = LazyModel(name=model, **loading)
+        return LocalWriter(model=lazy, tokens_per_batch=tokens_per_batch)
+    from engine.backends.keys import read_key
+    from engine.writers import GeminiWriter, OpenAIWriter
+
+    if backend == "gemini":
+        if len(base_urls) > 1:
+            raise UsageError("--backend gemini takes one --base-url at most")
+        return GeminiWriter(
+            model=model,
+            key=read_key("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+            timeout_s=timeout,
+            base_url=base_urls[0] if base_urls else None,
+            thinking_budget=thinking_budget,
+        )
+    if not base_urls:
+        raise UsageError("--backend openai needs --base-url, e.g. http://localhost:8000/v1")
+    key = read_key(
+        "OPENAI_API_KEY", default="no-key-needed"
+    )  # a server of one's own asks for no key
+    return OpenAIWriter(model=model, key=key, timeout_s=timeout, base_urls=base_urls)
+
+
+@cli.group("import")
+def import_group() -> None:
+    """Take texts from files into the database."""
+
+
+@import_group.command("stories")
+@click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
+@click.option("--corpus", default="main", show_default=True, help="Name of the set of texts.")
+@click.option("--generator", help="Who wrote the stories that do not say so.")
+@protocol_option
+@click.option("--seed", type=int, default=0, show_default=True, help="The corpus is planned with.")
+@click.option("--mix-generators", "mixed", is_flag=True, help="Let several write one corpus.")
+@click.pass_context
+def import_stories(ctx: click.Context, /, protocol_folder: Path | None, **asked: Any) -> None:
+    """Take the stories of a .jsonl or .csv file: emotion, topic, text, perhaps slot, generator.
+
+    They pass the checks of generated ones. A story without a slot never takes a planned one's. The
+    whole file is checked first; importing it again adds nothing.
+    """
+    from engine import importing
+
+    settings = importing.ImportSettings(**asked)
+    with writing(workspace_of(ctx), "import stories") as conn, stopping() as stop:
+        protocol = load(protocol_folder, conn, settings.corpus)
+        with progress_bar() as bar:
+            watch = partial(show_step, bar, "stories")
+            done = importing.import_stories(conn, protocol, settings, progress=watch, stop=stop)
+    click.echo(
+        f"{done.taken} stories taken, {done.already_there} there already, refused: "
+        f"{counted(done.refused) or 'none'}; {done.foreign_topics} topics are not the protocol's, "
+        f"keys ignored: {counted(done.ignored) or 'none'}"
     )
 
 
-def pop_model(asked: dict[str, Any]) -> Any:
-    """Take the model's options out of a command's."""
-    from engine.stages import LazyModel
+def show_step(bar: Callable[[str, int, int, str], None], step: str, done: int, total: int) -> None:
+    bar(step, done, total, "")
 
-    names = ("name", "device", "dtype", "revision", "trust_remote_code")
-    return LazyModel(**{name: asked.pop(name) for name in names})
+
+@cli.group("export")
+def export_group() -> None:
+    """Write texts to files."""
+
+
+@export_group.command("stories")
+@click.argument("path", metavar="FILE", type=click.Path(path_type=Path), default="-")
+@corpus_option
+@click.option("--force", is_flag=True, help="Overwrite the file.")
+@click.pass_context
+def export_stories(ctx: click.Context, path: Path, corpus: str | None, force: bool) -> None:
+    """Write every finished story to a .jsonl or .csv file, or as JSONL to stdout."""
+    from stores.storyfiles import export_texts
+
+    place = sys.stdout if path == Path("-") else path
+    with reading(ctx) as conn:
+        n = export_texts(conn, "stories", only_one(conn, "corpus", corpus), place, force=force)
+    click.echo(f"{n} stories written to {'stdout' if place is sys.stdout else path}", err=True)
+
+
+@cli.command("reparse")
+@corpus_option
+@protocol_option
+@click.option("--withdraw", is_flag=True, help="Take back done texts that are refused today.")
+@json_option
+@click.pass_context
+def reparse_command(
+    ctx: click.Context,
+    corpus: str | None,
+    protocol_folder: Path | None,
+    withdraw: bool,
+    as_json: bool,
+) -> None:
+    """Read every kept reply again with today's parser and filter; nobody is asked anything.
+
+    Open rows are filled where a reply has a good text. Done texts only change with --withdraw.
+    """
+    from engine.reparsing import reparse
+
+    with writing(workspace_of(ctx), "reparse") as conn, stopping() as stop:
+        whose = only_one(conn, "corpus", corpus)
+        protocol = load(protocol_folder, conn, whose)
+        with progress_bar() as bar:
+            watch = partial(show_step, bar)
+            done = reparse(conn, protocol, whose, withdraw=withdraw, progress=watch, stop=stop)
+    if as_json:
+        print_json(asdict(done))
+        return
+    changed = "taken back or replaced" if withdraw else "that --withdraw would take back"
+    click.echo(
+        f"{done.replies} replies read: {done.filled} rows filled; refused still: "
+        f"{counted(done.refused) or 'none'}; done texts {changed}: "
+        f"{counted(done.changes) or 'none'}"
+    )
+    if not done.bound and not done.stopped:
+        click.echo(
+            f"corpus {whose} keeps its protocol, and nothing was filled: the new one refuses texts "
+            "that are there; say --withdraw to take them back",
+            err=True,
+        )
 
 
 @cli.command()
@@ -392,8 +629,9 @@ def extract(
 ) -> None:
     """Read every finished text with a model and store its pooled residual stream, by layer."""
     from engine.extraction import ExtractionSettings
+    from engine.loading import LazyModel
     from engine.models import parse_layers
-    from engine.stages import LazyModel, run_extraction
+    from engine.stages import run_extraction
 
     model = LazyModel(**model_choice)
     with writing(workspace_of(ctx), "extract") as conn, stopping() as stop, progress_bar() as bar:
@@ -503,33 +741,58 @@ def analyze(
 @click.option("--watch", is_flag=True, help="Again every two seconds until Ctrl-C.")
 @click.pass_context
 def status(ctx: click.Context, as_json: bool, watch: bool) -> None:
-    """How far every stage of every corpus is; rate and time left while something moves."""
-    from stores.replies import orphaned_calls
-    from stores.status import STATUSES, read_stages
+    """How far every stage of every corpus is; rate and time left while something moves.
+
+    Also how often each check refused a text, and what the replies used up.
+    """
+    from stores.status import read_status
 
     with reading(ctx) as conn:
         while True:
-            stages, orphans = read_stages(conn, now=time.time()), orphaned_calls(conn)
+            found = read_status(conn, now=time.time())
             if as_json:
-                rows = [{**asdict(row), "seconds_left": row.seconds_left} for row in stages]
-                print_json({"stages": rows, "orphaned_calls": orphans})
+                print_json(found.document())
             else:
                 if watch:
                     click.clear()
-                columns = ("corpus", "stage", "reader", *STATUSES, "reasons", "rows/s", "time left")
-                print_table(columns, [status_cells(row) for row in stages])
-                if orphans:
-                    click.echo(f"{orphans} calls were sent and their replies never arrived")
+                show_status(found)
             if not watch:
                 return
             time.sleep(2)
 
 
+def show_status(found: Any) -> None:
+    from stores.status import STATUSES
+
+    columns = ("corpus", "stage", "reader", *STATUSES, "reasons", "rows/s", "time left")
+    print_table(columns, [status_cells(row) for row in found.stages])
+    if found.checks:
+        cells = [(c.corpus, c.kind, c.reason, c.n, f"{c.rate:.2%}") for c in found.checks]
+        print_table(("corpus", "kind", "refused for", "texts", "of those judged"), cells)
+    if found.spending:
+        print_table(SPENDING_COLUMNS, [spending_cells(row) for row in found.spending])
+    if found.orphaned_calls:
+        click.echo(f"{found.orphaned_calls} calls were sent and their replies never arrived")
+
+
 def status_cells(row: Any) -> list[object]:
-    reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(row.reasons.items()))
     rate = f"{row.rate:.1f}" if row.rate else ""
     left = f"{row.seconds_left:.0f} s" if row.seconds_left else ""
-    return [row.corpus, row.stage, row.reader, *row.rows.values(), reasons, rate, left]
+    shown = (row.corpus, row.stage, row.reader, *row.rows.values())
+    return [*shown, counted(row.reasons), rate, left]
+
+
+SPENDING_COLUMNS = (
+    *("corpus", "kind", "backend", "model", "replies", "tokens in", "out", "thinking"),
+    *("US dollars", "wrong number of texts"),
+)
+
+
+def spending_cells(row: Any) -> list[object]:
+    cost = "unknown" if row.cost_usd is None else f"{row.cost_usd:.4f}"
+    tokens = (row.prompt_tokens, row.output_tokens, row.thinking_tokens)
+    shown = (row.corpus, row.kind, row.backend, row.model, row.replies)
+    return [*shown, *tokens, cost, row.wrong_number]
 
 
 @cli.command()
@@ -591,6 +854,69 @@ def doctor(ctx: click.Context, mending: bool, as_json: bool) -> None:
     click.echo(f"{faults} faults, {len(findings) - faults} warnings, {mended} repaired", err=True)
     if faults > mended:
         ctx.exit(1)
+
+
+@cli.group()
+def bench() -> None:
+    """The project's own benchmarks: ratios first, measured in one run on this machine."""
+
+
+@bench.command("generation")
+@click.option("--prompts", type=click.IntRange(8), default=192, show_default=True)
+@click.option("--workers", type=click.IntRange(1), default=96, show_default=True)
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
+@json_option
+def bench_generation(prompts: int, workers: int, repeats: int, as_json: bool) -> None:
+    """The local backend against one prompt at a time and against naive padded batches.
+
+    On the embedded toy model, with the demo's prompts, in turns.
+    """
+    from engine.bench.generation import measure_generation
+
+    found = measure_generation(prompts=prompts, workers=workers, repeats=repeats)
+    if as_json:
+        print_json(asdict(found))
+        return
+    ways = {
+        f"local backend ({found.mode}), {workers} rows": (found.backend, 1.0),
+        "one prompt at a time": (found.alone, found.times_alone),
+        f"padded batches of {workers}": (found.padded, found.times_padded),
+    }
+    rows = [
+        (way, f"{times:.1f} x", f"{rate.stories_per_s:.1f}", f"{rate.tokens_per_s:.0f}")
+        for way, (rate, times) in ways.items()
+    ]
+    print_table(("way", "local backend is", "stories/s", "tokens/s"), rows)
+
+
+@bench.command("soak")
+@click.option("--topics", type=click.IntRange(1, 100), default=100, show_default=True)
+@click.option("--per-topic", type=click.IntRange(1), default=12, show_default=True)
+@click.option("--workers", type=click.IntRange(1), default=64, show_default=True)
+@click.option("--dialect", type=click.Choice(["gemini", "openai"]), default="gemini")
+@json_option
+def bench_soak(topics: int, per_topic: int, workers: int, dialect: Any, as_json: bool) -> None:
+    """Plan every story and let a server on this machine write them: what does the engine cost?
+
+    In a workspace of its own that is deleted afterwards. The server answers at once.
+    """
+    from tempfile import TemporaryDirectory
+
+    from engine.bench.soak import measure_soak
+
+    with TemporaryDirectory() as folder, progress_bar() as bar:
+        found = measure_soak(
+            Path(folder),
+            topics=topics,
+            per_topic=per_topic,
+            workers=workers,
+            dialect=dialect,
+            watch=partial(watch_with(bar), "stories"),
+        )
+    if as_json:
+        print_json({**asdict(found), "ms_per_story": found.ms_per_story})
+        return
+    print_table(("measured", "value"), found.rows())
 
 
 @cli.command()

@@ -2,101 +2,36 @@
 
 Planning is a separate step, so that a caller asks `count_open` before it loads a model. Whatever
 comes back is durable before it is parsed; a killed run loses what was in flight and nothing else.
-Knows the prompt of a text and nothing of backends' insides, arrays or experiments.
+Knows nothing of backends' insides, arrays or experiments.
 """
 
 import asyncio
+import itertools
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass
 
-from engine.backends.base import Backend, Failure, Reply, Request
+from engine.backends.base import Backend, Failure, Reply
 from engine.draining import drain
-from engine.quality import check_dialogue, check_story, split_reply, text_fingerprint
-from stores.corpora import iter_done_texts
+from engine.marking import mark_corpus
+from engine.requesting import LEASE_SECONDS, PROMPTS, OpenRows, Sent
+from engine.settings import GenerationSettings
+from engine.settling import Settler
+from engine.tally import GenerationProgress, GenerationSummary, Tally
 from stores.database import Connection, digest, transaction
-from stores.errors import ProtocolError
+from stores.errors import LeaseLost, ProtocolError
+from stores.failpoints import reach
 from stores.protocol import Protocol
-from stores.replies import ReplyRow, record, record_error, send
-from stores.seeds import attempt_seed
-from stores.texts import (
-    Kind,
-    Lease,
-    commit,
-    counts,
-    fail,
-    lease,
-    reclaim,
-    reject,
-    release,
-)
+from stores.replies import ReplyRow, record, record_error
+from stores.texts import Kind, counts, fail, reclaim
 
-LEASE_SECONDS = 3600.0
 DRAIN_SECONDS = 5.0
-PROMPTS: Mapping[Kind, str] = {"stories": "story", "dialogues": "dialogue"}
+TICK_SECONDS = 1.0
+RENEW_TICKS = int(LEASE_SECONDS / TICK_SECONDS) // 6
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GenerationSettings:
-    """What to write and how; stored with the run."""
-
-    corpus: str
-    kind: Kind
-    emotions: tuple[str, ...]
-    """Planned for; empty for dialogues."""
-    topics: tuple[str, ...]
-    per_topic: int
-    seed: int
-    max_attempts: int
-    """Replies asked for one row before it is rejected or failed for good."""
-    batch: int
-    """Rows in flight at once."""
-    limit: int | None = None
-    """Texts to finish in this run; None for all."""
-    temperature: float = 1.0
-    top_p: float = 1.0
-    max_tokens: int = 400
-
-    def __post_init__(self) -> None:
-        for name in ("per_topic", "max_attempts", "batch", "max_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.limit is not None and self.limit < 0:
-            raise ValueError(f"limit must not be negative, not {self.limit}")
-        if self.temperature < 0 or not 0 < self.top_p <= 1:
-            raise ValueError("temperature must not be negative, and top_p lies in (0, 1]")
-
-
-@dataclass(frozen=True, slots=True)
-class GenerationProgress:
-    """How far this run has come. `rejections` counts refused replies by reason, not rows."""
-
-    done: int
-    rejections: Mapping[str, int]
-    failures: int
-    total: int
-    """Texts that this run was to finish when it began."""
-    elapsed_s: float
-
-    @property
-    def rate(self) -> float:
-        """Texts finished per second."""
-        return self.done / self.elapsed_s if self.elapsed_s > 0 else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class GenerationSummary:
-    """What a run did, and how many rows it leaves open (0 when there is nothing to resume)."""
-
-    done: int
-    rejections: Mapping[str, int]
-    failures: int
-    left: int
-    stopped: bool
-    elapsed_s: float
+Watch = Callable[[GenerationProgress], None]
 
 
 def generate_texts(
@@ -106,23 +41,47 @@ def generate_texts(
     settings: GenerationSettings,
     *,
     run_id: int | None,
-    progress: Callable[[GenerationProgress], None],
+    progress: Watch,
     stop: threading.Event,
     clock: Callable[[], float] = time.time,
 ) -> GenerationSummary:
-    """Answer open rows of one kind until none is pending, `limit` texts are done, or `stop` is set.
+    """Answer open rows of one kind until none is left, `limit` texts are done, or `stop` is set.
 
     The caller holds the engine lock: leases of an engine that died are taken back first. After
     `stop`, what arrives within 5 s is kept; rows without an answer are released, and so they are
-    when the backend raises. Raises BackendError, ProtocolError when there is no prompt.
+    when the backend raises. Ends before a call that could cost more than `max_cost` leaves.
+
+    Raises:
+        BackendError: the backend cannot go on; QuotaUsedUp when it can later.
+        ProtocolError: there is no prompt for this kind.
     """
     if PROMPTS[settings.kind] not in protocol.prompts:
         raise ProtocolError(
             f"{protocol.root}: prompts/{PROMPTS[settings.kind]}.txt is missing; "
             f"{settings.kind} cannot be asked for without it"
         )
-    writer = _Writer(conn, protocol, backend, settings, run_id, progress, stop, clock)
-    return asyncio.run(writer.run())
+    reclaim(conn, now=clock(), suspects=backend.in_process)
+    mark_corpus(conn, settings.corpus)
+    total = count_open(conn, settings.kind, settings.corpus)
+    if settings.limit is not None:
+        total = min(total, settings.limit)
+    tally = Tally(total, priced=settings.price is not None)
+    prompt = protocol.prompts[PROMPTS[settings.kind]]
+    rows = OpenRows(conn, prompt, settings, run_id, tally, stop, clock)
+    settler = Settler(
+        conn,
+        protocol,
+        settings.kind,
+        settings.corpus,
+        backend.model,
+        settings.max_attempts,
+        clock,
+        tally,
+    )
+    asyncio.run(_Writer(backend, rows, settler, progress).run())
+    left = count_open(conn, settings.kind, settings.corpus)
+    over_budget = rows.over_budget and left > 0
+    return tally.summary(left=left, stopped=stop.is_set(), over_budget=over_budget)
 
 
 def count_open(conn: Connection, kind: Kind, corpus: str) -> int:
@@ -131,125 +90,87 @@ def count_open(conn: Connection, kind: Kind, corpus: str) -> int:
     return sum(c.n for c in open_rows if (c.kind, c.corpus) == (kind, corpus))
 
 
-@dataclass(frozen=True, slots=True)
-class _Sent:
-    """A request in flight, the lease it is for and the call that records its sending."""
-
-    lease: Lease
-    request: Request
-    call: int
-
-
 @dataclass(slots=True)
 class _Writer:
-    """One run: what it was given, and its tallies."""
+    """One run: it passes requests to the backend and its answers to the ledger."""
 
-    conn: Connection
-    protocol: Protocol
     backend: Backend
-    settings: GenerationSettings
-    run_id: int | None
-    progress: Callable[[GenerationProgress], None]
-    stop: threading.Event
-    clock: Callable[[], float]
-    done: int = 0
-    failures: int = 0
-    rejections: Counter[str] = field(default_factory=Counter)
-    seen: set[bytes] = field(default_factory=set)
+    rows: OpenRows
+    settler: Settler
+    progress: Watch
 
-    async def run(self) -> GenerationSummary:
-        kind, corpus = self.settings.kind, self.settings.corpus
-        began = time.monotonic()
-        reclaim(self.conn, now=self.clock())
-        self.seen = {text_fingerprint(t) for t in iter_done_texts(self.conn, kind, corpus)}
-        wanted = count_open(self.conn, kind, corpus)
-        if self.settings.limit is not None:
-            wanted = min(wanted, self.settings.limit)
-        while self.done < wanted and not self.stop.is_set():
-            if not (leases := self._lease(wanted - self.done)):
-                break
-            await self._answer(leases, lambda: self._report(wanted, began))
-        return GenerationSummary(
-            self.done,
-            dict(self.rejections),
-            self.failures,
-            count_open(self.conn, kind, corpus),
-            self.stop.is_set(),
-            time.monotonic() - began,
-        )
-
-    def _report(self, total: int, began: float) -> None:
-        elapsed = time.monotonic() - began
-        rejections = dict(self.rejections)
-        self.progress(GenerationProgress(self.done, rejections, self.failures, total, elapsed))
-
-    def _lease(self, wanted: int) -> list[Lease]:
-        return lease(
-            self.conn,
-            self.settings.kind,
-            self.settings.corpus,
-            f"run {self.run_id}",
-            limit=min(self.settings.batch, wanted),
-            now=self.clock(),
-            seconds=LEASE_SECONDS,
-            max_attempts=self.settings.max_attempts,
-        )
-
-    async def _answer(self, leases: list[Lease], report: Callable[[], None]) -> None:
-        """Send one request for each lease and settle what comes back; release the others."""
-        unsettled = {each.id: each for each in leases}
+    async def run(self) -> None:
         try:
-            sent = self._send(leases)
-            answers = self.backend.generate([each.request for each in sent.values()])
-            async with aclosing(drain(answers, self.stop, seconds=DRAIN_SECONDS)) as groups:
-                async for group in groups:
-                    self._settle(group, sent)
-                    for answer in group:
-                        del unsettled[answer.key]
-                    report()
-            if not self.stop.is_set():  # what a backend forgets must not be asked for ever
-                self._settle([Failure(key=key, reason="unanswered") for key in unsettled], sent)
-                unsettled.clear()
+            async with self._ticking():
+                while not (self.rows.ended or self.rows.stop.is_set()):
+                    await self._answer()
         finally:
-            release(self.conn, unsettled.values(), now=self.clock())
+            self.rows.release()
 
-    def _send(self, leases: list[Lease]) -> dict[int, _Sent]:
-        """Record the intent to send, durably, for all rows at once."""
-        with transaction(self.conn):
-            return {each.id: _Sent(each, self._request(each), self._call(each)) for each in leases}
+    @asynccontextmanager
+    async def _ticking(self) -> AsyncGenerator[None]:
+        """Tell the progress, and renew the leases in flight, also while no answer comes."""
+        ticking = asyncio.create_task(self._tick())
+        try:
+            yield
+        finally:
+            ticking.cancel()
+            with suppress(asyncio.CancelledError):
+                await ticking
 
-    def _call(self, taken: Lease) -> int:
-        return send(self.conn, self.run_id, taken.kind, [taken.id], self.clock())
+    async def _tick(self) -> None:
+        for tick in itertools.count(1):
+            await asyncio.sleep(TICK_SECONDS)
+            self._report()
+            if tick % RENEW_TICKS == 0:
+                self.rows.renew()
 
-    def _request(self, taken: Lease) -> Request:
-        prompt = self.protocol.prompts[PROMPTS[taken.kind]]
-        return Request(
-            key=taken.id,
-            prompt=prompt.format(emotion=taken.emotion, topic=taken.topic, n=1),
-            seed=attempt_seed(taken.seed, taken.attempt),
-            max_tokens=self.settings.max_tokens,
-            temperature=self.settings.temperature,
-            top_p=self.settings.top_p,
-        )
+    def _report(self) -> None:
+        self.progress(self.settler.tally.progress(self.backend.note()))
 
-    def _settle(self, group: Sequence[Reply | Failure], sent: Mapping[int, _Sent]) -> None:
+    async def _answer(self) -> None:
+        """Let the backend take what it can, and settle what comes back until it is through."""
+        answers = self.backend.generate(self.rows)
+        async with aclosing(drain(answers, self.rows.stop, seconds=DRAIN_SECONDS)) as groups:
+            async for group in groups:
+                reach("answered")
+                self._settle(group)
+                self._report()
+        if not self.rows.stop.is_set():  # what a backend forgets must not be asked for ever
+            forgotten = [Failure(key=key, reason="unanswered") for key in self.rows.in_flight]
+            self._settle(forgotten)
+
+    def _settle(self, group: Sequence[Reply | Failure]) -> None:
         """Keep a group of replies, durably; only then look at them and settle their rows."""
+        conn = self.rows.conn
+        sent = {answer.key: self.rows.in_flight[answer.key] for answer in group}
         replies = [answer for answer in group if isinstance(answer, Reply)]
-        with transaction(self.conn):
+        with transaction(conn):
             ids = {reply.key: self._record(sent[reply.key], reply) for reply in replies}
-        with transaction(self.conn):
+        reach("recorded")
+        with transaction(conn):
             for answer in group:
                 each = sent[answer.key]
                 if isinstance(answer, Reply):
-                    self._judge(each.lease, answer, ids[answer.key])
+                    self.settler.settle(
+                        each.leases,
+                        answer.text,
+                        answer.finish_reason,
+                        ids[answer.key],
+                        final=answer.final,
+                    )
                 else:
-                    self._fail(each, answer.reason)
+                    self._fail(each, answer)
+        self.rows.settled(sent)
+        reach("settled")
 
-    def _record(self, each: _Sent, answer: Reply) -> int:
+    def _record(self, each: Sent, answer: Reply) -> int:
+        settings, cost = self.rows.settings, self._cost(answer)
+        self.settler.tally.add_reply(answer, cost)
         reply = ReplyRow(
-            run_id=self.run_id,
-            corpus=each.lease.corpus,
-            kind=each.lease.kind,
+            run_id=self.rows.run_id,
+            corpus=settings.corpus,
+            kind=settings.kind,
             prompt_sha=digest(each.request.prompt),
             backend=self.backend.name,
             model=self.backend.model,
@@ -258,43 +179,28 @@ class _Writer:
             finish_reason=answer.finish_reason,
             prompt_tokens=answer.prompt_tokens,
             output_tokens=answer.output_tokens,
+            thinking_tokens=answer.thinking_tokens,
+            cost_usd=cost,
             latency_s=answer.latency_s,
+            provider_reason=answer.provider_reason,
+            response_id=answer.response_id,
+            model_version=answer.model_version,
+            endpoint=answer.endpoint,
+            asked=len(each.leases),
         )
-        return record(self.conn, each.call, reply, self.clock())
+        return record(self.rows.conn, each.call, reply, self.rows.clock())
 
-    def _judge(self, taken: Lease, answer: Reply, reply_id: int) -> None:
-        """Commit the reply's text, or reject the row with what is wrong with it."""
-        text = next(iter(split_reply(answer.text, taken.kind)), "")
-        fingerprint, now = text_fingerprint(text), self.clock()
-        reason = self._check(taken, text, answer.finish_reason)
-        if reason is None and fingerprint in self.seen:
-            reason = "duplicate"
-        if reason is not None:
-            self.rejections[reason] += 1
-            limit = self.settings.max_attempts
-            reject(self.conn, taken, reason=reason, reply_id=reply_id, max_attempts=limit, now=now)
-            return
-        words, generator = len(text.split()), self.backend.model
-        commit(
-            self.conn,
-            taken,
-            text=text,
-            words=words,
-            generator=generator,
-            reply_id=reply_id,
-            now=now,
-        )
-        self.seen.add(fingerprint)
-        self.done += 1
+    def _cost(self, answer: Reply) -> float | None:
+        price = self.rows.settings.price
+        if price is None or answer.prompt_tokens is None or answer.output_tokens is None:
+            return None
+        return price.cost(answer.prompt_tokens, answer.output_tokens, answer.thinking_tokens or 0)
 
-    def _check(self, taken: Lease, text: str, finish_reason: str) -> str | None:
-        if taken.emotion is None:
-            return check_dialogue(text, self.protocol, finish_reason)
-        emotion = self.protocol.emotion(taken.emotion)
-        return check_story(text, emotion, self.protocol, finish_reason)
-
-    def _fail(self, each: _Sent, reason: str) -> None:
-        limit = self.settings.max_attempts
-        record_error(self.conn, each.call, reason)
-        fail(self.conn, each.lease, reason=reason, max_attempts=limit, now=self.clock())
-        self.failures += 1
+    def _fail(self, each: Sent, answer: Failure) -> None:
+        conn, now = self.rows.conn, self.rows.clock()
+        record_error(conn, each.call, answer.reason)
+        for held in each.leases:
+            tries = held.attempt if answer.final else self.rows.settings.max_attempts
+            with suppress(LeaseLost):  # as for a reply: a late answer settles nothing
+                fail(conn, held, reason=answer.reason, max_attempts=tries, now=now)
+        self.settler.tally.failures += len(each.leases)

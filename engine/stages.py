@@ -4,73 +4,29 @@ A stage that is called twice repeats nothing, and one that finds nothing open ne
 Knows the order of steps inside a stage, and nothing of experiments, printing or plotting.
 """
 
-import re
+from __future__ import annotations
+
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import cached_property
-from pathlib import Path
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from engine.backends.local import LocalBackend
-from engine.checkpoints import Checkpoint, describe_checkpoint
-from engine.extraction import (
-    ExtractionProgress,
-    ExtractionSettings,
-    ExtractionSummary,
-    array_settings,
-    extract,
-    plan_extraction,
-)
-from engine.generation import (
-    GenerationProgress,
-    GenerationSettings,
-    GenerationSummary,
-    count_open,
-    generate_texts,
-)
-from engine.models import Model, choose_device, choose_dtype, load_model
-from stores.corpora import open_corpus
+from engine.generation import count_open, generate_texts
+from engine.settings import GenerationSettings
+from engine.tally import GenerationProgress, GenerationSummary
+from engine.writers import Writer
+from stores.corpora import open_corpus, require_generator
 from stores.database import Connection
+from stores.failpoints import reach
+from stores.planning import plan, plan_dialogues, plan_stories
 from stores.protocol import Protocol
 from stores.runs import STOPPED, recorded_run
-from stores.texts import plan, plan_dialogues, plan_stories
 from stores.workspace import Workspace
 
-NOTHING_READ = ExtractionSummary(0, 0, 0, {}, False, 0.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LazyModel:
-    """A model by hub id or path: found when first asked about, loaded when first needed."""
-
-    name: str
-    device: str = "auto"
-    dtype: str = "auto"
-    revision: str | None = None
-    trust_remote_code: bool = False
-
-    @cached_property
-    def checkpoint(self) -> Checkpoint:
-        """What it is, without its weights. Raises ModelError."""
-        return describe_checkpoint(
-            self.name, revision=self.revision, trust_remote_code=self.trust_remote_code
-        )
-
-    @cached_property
-    def loaded(self) -> Model:
-        """The model itself. Raises ModelError."""
-        return load_model(self.name, **{k: v for k, v in asdict(self).items() if k != "name"})
-
-    @property
-    def slug(self) -> str:
-        """Its name as the name of a reader: the last part of the path or hub id."""
-        return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(self.name).name).strip("-._") or "reader"
-
-    @property
-    def compute_dtype(self) -> str:
-        """The type it computes in, known before it is loaded."""
-        return choose_dtype(self.checkpoint, self.dtype, choose_device(self.device))
+if TYPE_CHECKING:  # they load torch, which an API writer has no use for
+    from engine.extraction import ExtractionProgress, ExtractionSettings, ExtractionSummary
+    from engine.loading import LazyModel
 
 
 def plan_generation(conn: Connection, protocol: Protocol, settings: GenerationSettings) -> int:
@@ -91,40 +47,48 @@ def plan_generation(conn: Connection, protocol: Protocol, settings: GenerationSe
     else:
         texts = plan_dialogues(topics=topics, per_topic=per_topic, corpus=corpus, seed=seed)
     open_corpus(conn, settings.corpus, protocol.digest, protocol.files, protocol.root)
-    return plan(conn, settings.kind, settings.corpus, texts, now=time.time())
+    added = plan(conn, settings.kind, settings.corpus, texts, now=time.time())
+    reach("planned")
+    return added
 
 
 def run_generation(
     conn: Connection,
     protocol: Protocol,
     settings: GenerationSettings,
-    model: LazyModel,
+    writer: Writer,
     *,
     progress: Callable[[GenerationProgress], None],
     stop: threading.Event,
+    mixed: bool = False,
 ) -> GenerationSummary:
-    """Plan, then write every open text of one kind with a local model.
+    """Plan, then write every open text of one kind.
 
-    Raises what planning raises, ModelError before anything is planned, and BackendError.
+    `mixed` allows a corpus to hold texts of several generators.
+
+    Raises what planning raises; ModelError or BackendError before anything is planned when the
+    writer cannot write; FingerprintMismatch when another generator wrote the corpus so far.
     """
-    checkpoint = model.checkpoint
+    who = writer.identify()
+    if not mixed:
+        require_generator(conn, settings.kind, settings.corpus, who.model)
     plan_generation(conn, protocol, settings)
     if count_open(conn, settings.kind, settings.corpus) == 0:
-        return GenerationSummary(0, {}, 0, 0, False, 0.0)
-    backend = LocalBackend(model.loaded, batch_size=settings.batch)
+        return GenerationSummary()
+    backend = writer.open(conn, settings.workers)
     with recorded_run(
         conn,
         f"generate {settings.kind}",
-        {**asdict(settings), "backend": backend.name, "dtype": model.compute_dtype},
+        {**asdict(settings), "backend": who.backend, **who.settings},
         protocol_digest=protocol.digest,
         corpus=settings.corpus,
-        model=checkpoint.name,
-        model_revision=checkpoint.weights_sha,
+        model=who.model,
+        model_revision=who.revision,
     ) as run:
         summary = generate_texts(
             conn, protocol, backend, settings, run_id=run.id, progress=progress, stop=stop
         )
-        if summary.stopped:
+        if summary.stopped or summary.over_budget:
             run.outcome = STOPPED
     return summary
 
@@ -143,10 +107,12 @@ def run_extraction(
 
     Raises FingerprintMismatch before any weight is loaded, NotReady when there is no text.
     """
+    from engine.extraction import ExtractionSummary, array_settings, extract, plan_extraction
+
     checkpoint = model.checkpoint
     arrays = array_settings(checkpoint, model.compute_dtype, protocol, settings)
     if plan_extraction(conn, workspace, arrays, settings) == 0:
-        return NOTHING_READ
+        return ExtractionSummary(0, 0, 0, {}, stopped=False, elapsed_s=0.0)
     with recorded_run(
         conn,
         "extract",

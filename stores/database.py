@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from stores.errors import LedgerError, NotReady, SchemaTooNew
 from stores.files import make_folder
-from stores.schema import LEDGER
+from stores.schema import GENERATION_AT_SCALE, LEDGER
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -28,8 +28,15 @@ BUSY_SECONDS = 30.0
 MIGRATION_SET = "emovec"
 
 # Append only: a ledger in the field has applied a prefix of this list.
-MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (("m001_ledger", LEDGER),)
+MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("m001_ledger", LEDGER),
+    ("m002_generation_at_scale", GENERATION_AT_SCALE),
+)
 
+# made once: planning 205,200 rows encodes as many keys
+_CANONICAL = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
 _SPACE = "free space, then run the same command again (it resumes)"
 _ACCESS = "check that you may read and write this file and its folder"
 _ADVICE = {
@@ -90,7 +97,7 @@ def transaction(conn: sqlite3.Connection) -> Iterator[None]:
         undo: tuple[str, ...] = ("ROLLBACK TO inner_block", "RELEASE inner_block")
     else:
         begin, commit, undo = "BEGIN IMMEDIATE", "COMMIT", ("ROLLBACK",)
-    with _named_errors(_path_of(conn)):
+    with _named_errors(conn):
         conn.execute(begin)
         try:
             yield
@@ -111,9 +118,7 @@ def now_text(now: float | None = None) -> str:
 
 def canonical_json(value: object) -> str:
     """JSON with one spelling per value: sorted keys, no spaces, no NaN (ValueError)."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
+    return _CANONICAL.encode(value)
 
 
 def digest(content: bytes | str) -> str:
@@ -201,7 +206,7 @@ def _migration(statements: tuple[str, ...]) -> Callable[["Database"], None]:
 
 
 @contextmanager
-def _named_errors(path: Path) -> Iterator[None]:
+def _named_errors(place: Path | sqlite3.Connection) -> Iterator[None]:
     """Turn the errors of SQLite that a user can mend into one line; others are bugs and pass."""
     try:
         yield
@@ -210,6 +215,7 @@ def _named_errors(path: Path) -> Iterator[None]:
         advice = _ADVICE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
         if advice is None:
             raise
+        path = place if isinstance(place, Path) else _path_of(place)
         raise LedgerError(f"{path}: {error}: {advice}") from error
 
 

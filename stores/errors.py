@@ -2,6 +2,7 @@
 
     EngineError                 one line: what, where, what to do next; exit code 1
     |- UsageError               a setting or an argument makes no sense; exit code 2
+    |- BadValue                 a value given for a setting is unknown or out of range
     |- ProtocolError            a protocol folder is missing, incomplete or contradicts itself
     |- LedgerError              the database cannot be used as it is
     |  |- SchemaTooNew          written by a newer version of this program
@@ -12,6 +13,7 @@
     |- NotReady                 an earlier stage has not been run for this reader and corpus
     |- ModelError               a model cannot be found, loaded or trusted
     |- BackendError             a generation backend refuses or cannot answer
+    |  |- QuotaUsedUp           a provider refuses until its quota resets
 
 A bug keeps its traceback: only `EngineError` is turned into one line by the command line.
 """
@@ -27,6 +29,10 @@ class UsageError(EngineError):
     """A setting or an argument makes no sense."""
 
     exit_code = 2
+
+
+class BadValue(EngineError):
+    """A value given for a setting is unknown or out of range; nothing was begun."""
 
 
 class ProtocolError(EngineError):
@@ -67,3 +73,7 @@ class ModelError(EngineError):
 
 class BackendError(EngineError):
     """A generation backend refuses or cannot answer."""
+
+
+class QuotaUsedUp(BackendError):
+    """A provider refuses until its quota resets: nothing is wrong, and nothing more can be done."""

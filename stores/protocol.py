@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from stores.errors import NotReady, ProtocolError, UsageError
+from stores.errors import BadValue, NotReady, ProtocolError
 from stores.materials import (
     PROVENANCE,
     Activity,
@@ -101,11 +101,11 @@ class Protocol:
         return tuple(emotion.name for emotion in self.emotions)
 
     def emotion(self, name: str) -> Emotion:
-        """The emotion of that name. Raises UsageError with near matches."""
+        """The emotion of that name. Raises BadValue with near matches."""
         for emotion in self.emotions:
             if emotion.name == name:
                 return emotion
-        raise UsageError(f"{self.root}: {unknown_emotion(name, self.names)}")
+        raise BadValue(f"{self.root}: {unknown_emotion(name, self.names)}")
 
     def label(self, column: Literal["valence", "arousal"]) -> dict[str, float]:
         """That label of every emotion. Raises NotReady when the protocol does not give it."""
@@ -148,12 +148,12 @@ def load_protocol(root: Path = DEFAULT_PROTOCOL) -> Protocol:
 
 
 def select_emotions(protocol: Protocol, choice: str) -> tuple[str, ...]:
-    """The names in "all" or "a,b", in the protocol's order. Raises UsageError with near matches."""
+    """The names in "all" or "a,b", in the protocol's order. Raises BadValue with near matches."""
     if choice.strip() == "all":
         return protocol.names
     wanted = {name.strip() for name in choice.split(",") if name.strip()}
     if not wanted:
-        raise UsageError("no emotion named; write --emotions all, or names with commas between")
+        raise BadValue("no emotion named; write --emotions all, or names with commas between")
     chosen = {protocol.emotion(name).name for name in sorted(wanted)}
     return tuple(name for name in protocol.names if name in chosen)
 

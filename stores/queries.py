@@ -93,10 +93,22 @@ SELECT corpus, emotion, reason, count(*) AS n FROM stories WHERE status = 'rejec
 GROUP BY corpus, emotion, reason ORDER BY n DESC""",
     "What do stories read like?": """
 SELECT emotion, topic, text FROM stories WHERE status = 'done' ORDER BY id LIMIT 5""",
+    "How often does each check refuse an emotion's stories?": """
+SELECT s.emotion, v.reason, count(*) AS n
+FROM verdicts v JOIN stories s ON s.id = v.text_id AND v.kind = 'stories'
+WHERE v.reason IS NOT NULL GROUP BY s.emotion, v.reason ORDER BY n DESC""",
     "What did generation cost?": """
 SELECT backend, model, finish_reason, count(*) AS replies, sum(prompt_tokens) AS prompt_tokens,
-       sum(output_tokens) AS output_tokens, avg(latency_s) AS mean_latency_s
+       sum(output_tokens) AS output_tokens, sum(thinking_tokens) AS thinking_tokens,
+       sum(cost_usd) AS cost_usd, avg(latency_s) AS mean_latency_s
 FROM replies GROUP BY backend, model, finish_reason""",
+    "Which server answered how much, and how fast?": """
+SELECT endpoint, model_version, count(*) AS replies, avg(latency_s) AS mean_latency_s,
+       sum(output_tokens) AS output_tokens
+FROM replies WHERE endpoint IS NOT NULL GROUP BY endpoint, model_version""",
+    "Which replies held another number of texts than they were asked for?": """
+SELECT id, asked, found, finish_reason, substr(raw, 1, 200) AS beginning
+FROM replies WHERE found <> asked ORDER BY id DESC LIMIT 20""",
     "Which calls were sent and never answered?": """
 SELECT id, run_id, kind, text_ids, sent_at FROM calls WHERE outcome IS NULL ORDER BY id""",
     "How far is each extraction?": """

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stores.database import Connection
+from stores.errors import QuotaUsedUp
 from stores.results import close_run, open_run
 
 DONE, STOPPED = "done", "stopped"
@@ -26,7 +27,7 @@ class Run:
 def recorded_run(
     conn: Connection, command: str, settings: Mapping[str, Any], **origin: str | None
 ) -> Iterator[Run]:
-    """Open a run and close it: 'done', 'stopped' by the user, or 'failed' with the error's words.
+    """Open a run and close it: 'done', 'stopped' (by the user or a quota), or 'failed' and why.
 
     `origin` is what `open_run` takes besides. A killed engine leaves its run open, without an end.
     """
@@ -34,7 +35,7 @@ def recorded_run(
     try:
         yield run
     except BaseException as error:
-        stopped = isinstance(error, KeyboardInterrupt)
+        stopped = isinstance(error, KeyboardInterrupt | QuotaUsedUp)
         failure = f"failed: {type(error).__name__}: {error}"
         close_run(conn, run.id, STOPPED if stopped else failure)
         raise

@@ -1,11 +1,14 @@
 """How far every stage of every corpus is, and how fast it moves. Imports nothing heavy."""
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from stores.database import Connection, now_text
+from stores.replies import Spending, orphaned_calls, read_spending
 from stores.rows import count_rows
 from stores.texts import KINDS, counts
+from stores.verdicts import CheckRate, check_rates
 
 PACE_SECONDS = 60.0
 STATUSES = ("pending", "leased", "done", "rejected", "failed")
@@ -30,6 +33,31 @@ class Stage:
         """At this rate; None when nothing moves or nothing is left."""
         left = self.rows["pending"] + self.rows["leased"]
         return left / self.rate if self.rate and left else None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """All that `status` tells."""
+
+    stages: list[Stage]
+    checks: list[CheckRate]
+    spending: list[Spending]
+    orphaned_calls: int
+
+    def document(self) -> dict[str, Any]:
+        """The same for JSON."""
+        return {
+            "stages": [{**asdict(row), "seconds_left": row.seconds_left} for row in self.stages],
+            "checks": [{**asdict(row), "rate": row.rate} for row in self.checks],
+            "spending": [asdict(row) for row in self.spending],
+            "orphaned_calls": self.orphaned_calls,
+        }
+
+
+def read_status(conn: Connection, *, now: float) -> Status:
+    """How far everything is, how often texts were refused, and what replies used up."""
+    checks, spending = check_rates(conn), read_spending(conn)
+    return Status(read_stages(conn, now=now), checks, spending, orphaned_calls(conn))
 
 
 def read_stages(conn: Connection, *, now: float) -> list[Stage]:

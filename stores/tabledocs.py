@@ -25,7 +25,7 @@ _EVERYWHERE = {
     "slot": "0-based number among the texts of one emotion and topic",
     "seed": "seed of the sampling",
     "run_id": "run that made it: runs.id",
-    "reply_id": "raw reply the text was cut from: replies.id; NULL for imported texts",
+    "reply_id": "raw reply the text was cut from: replies.id",
     "created_at": "when it was written, UTC",
     "protocol_digest": "digest of every file of the protocol",
     "analysis": "name of the experiment",
@@ -52,7 +52,7 @@ _TEXT_COLUMNS = """
     attempts    times it was given to a backend
     crashes     times the engine died while it was leased
     reason      why the last attempt was refused or failed; NULL when done
-    generator   what wrote the text: backend and model, or the imported file
+    generator   the model that wrote it, or whoever an imported file names
     reply_id
     seed
     owner       worker that holds the lease; NULL unless leased
@@ -86,8 +86,8 @@ corpora: The protocol under which each corpus is written; another one is refused
     protocol_digest
     protocol_files  digest of each file of the protocol, as JSON
     protocol_folder where the protocol was read from
-    protocol_folder where the protocol was read from
     created_at
+    marks_rule      rule by which all its finished texts are marked; NULL: not marked yet
 runs: One row per command that computed something, with all its settings.
     id
     command         what was run
@@ -107,16 +107,24 @@ replies: What a model or an API answered, word for word, before anything parsed 
     run_id
     corpus
     kind
-    prompt_sha      digest of the prompt
-    backend         local, gemini, openai or stub
+    prompt_sha      digest of the prompt; of emotion, topic and text for an imported one
+    backend         local, gemini, openai, or import for texts read from a file
     model           model that answered
     seed
     raw             the answer
-    finish_reason   why it ended, in the backend's words
+    finish_reason   stop, length (at the token limit), blocked, unknown, or imported
     prompt_tokens   tokens of the prompt
-    output_tokens   tokens of the answer
+    output_tokens   tokens of the answer, thinking not counted
     latency_s       seconds from sending to answer
     created_at
+    provider_reason why it ended, in the provider's own word
+    thinking_tokens tokens of thinking, which are paid like those of the answer
+    cost_usd        what it cost in US dollars; NULL when no price is known
+    response_id     the provider's name for the answer
+    model_version   the model that answered, as the provider names it
+    endpoint        the server that answered
+    asked           texts it was asked for
+    found           texts that were found in it
 calls: Each call to a backend, recorded before it is sent.
     id
     run_id
@@ -132,6 +140,23 @@ stories: One row per story that is planned: an emotion, a topic and a slot.
 dialogues: One row per neutral dialogue that is planned: a topic and a slot.
     id
     corpus{_TEXT_COLUMNS}
+verdicts: What became of each text that a reply was asked for, by the last look at it.
+    reply_id
+    text_id         stories.id or dialogues.id, by kind
+    corpus
+    kind
+    part            0-based place of the text in the reply; NULL when the reply had none for it
+    attempt         which attempt at the text it was; 0 for an imported text
+    reason          why it was refused; NULL when it was accepted
+marks: Hashes by which equal and nearly equal texts of a corpus are found.
+    mark            hash of one trait of a text, of its corpus and kind
+    text_id         text that has it
+budgets: Tokens that fitted into memory at once, after a larger batch did not.
+    stage           what was done: generate or extract
+    model           model and type of its numbers
+    device          where it ran
+    tokens          the largest batch to try
+    updated_at      when it was learnt, UTC
 arrays: The settings of each reader's arrays; other settings are refused.
     reader
     corpus

@@ -14,37 +14,24 @@ A crash is not the fault of most rows in flight, so their attempts are given bac
 may have caused it. Rows are therefore leased in order of crashes, those of a crash last, and a
 quarter as many at a time after each: a row that kills the engine ends up alone, and fails alone.
 
-Knows nothing of models, prompts or replies.
+`planning` adds the rows, `amending` changes rows that nobody holds. Knows nothing of models,
+prompts or replies.
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from stores.database import Connection, now_text, storable, transaction
-from stores.errors import FingerprintMismatch, LeaseLost
-from stores.seeds import text_seed
+from stores.database import Connection, canonical_json, now_text, storable, transaction
+from stores.errors import LeaseLost
 
 Kind = Literal["stories", "dialogues"]
 KINDS: tuple[Kind, ...] = ("stories", "dialogues")
 MAX_CRASHES = 6
 
-_KEY: dict[Kind, tuple[str, ...]] = {
-    "stories": ("corpus", "emotion", "topic", "slot"),
-    "dialogues": ("corpus", "topic", "slot"),
-}
 _EMOTION: dict[Kind, str] = {"stories": "emotion", "dialogues": "NULL AS emotion"}
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedText:
-    """A text to be written; `emotion` is None for a neutral dialogue."""
-
-    emotion: str | None
-    topic: str
-    slot: int
-    seed: int
+_OF: dict[Kind, str] = {"stories": "AND emotion = ?", "dialogues": ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,53 +60,6 @@ class Counts:
     n: int
 
 
-def plan_stories(
-    *, emotions: Sequence[str], topics: Sequence[str], per_topic: int, corpus: str, seed: int
-) -> list[PlannedText]:
-    """Every (slot, topic, emotion), emotions fastest, so that the first rows cover them all."""
-    return [
-        PlannedText(emotion, topic, slot, text_seed(corpus, seed, "stories", emotion, topic, slot))
-        for slot in range(per_topic)
-        for topic in topics
-        for emotion in emotions
-    ]
-
-
-def plan_dialogues(
-    *, topics: Sequence[str], per_topic: int, corpus: str, seed: int
-) -> list[PlannedText]:
-    """Every (slot, topic), topics fastest."""
-    return [
-        PlannedText(None, topic, slot, text_seed(corpus, seed, "dialogues", topic, slot))
-        for slot in range(per_topic)
-        for topic in topics
-    ]
-
-
-def plan(
-    conn: Connection, kind: Kind, corpus: str, texts: Sequence[PlannedText], *, now: float
-) -> int:
-    """Add the rows that are not there yet and return how many; never changes a row.
-
-    Raises FingerprintMismatch when the corpus holds these texts with another seed.
-    """
-    key, moment = _KEY[kind], now_text(now)
-    columns = (*key, "seed", "created_at", "updated_at")
-    insert = f"""INSERT INTO {kind} ({", ".join(columns)}) VALUES ({", ".join("?" * len(columns))})
-                 ON CONFLICT ({", ".join(key)}) DO NOTHING"""
-    planned = f"SELECT 1 FROM {kind} WHERE {' AND '.join(f'{name} = ?' for name in (*key, 'seed'))}"
-    rows = ((*_key_of(kind, corpus, text), text.seed, moment, moment) for text in texts)
-    with transaction(conn):
-        added = conn.executemany(insert, rows).rowcount
-        for first in texts[:1]:  # one stands for all: every seed derives from the corpus's own
-            if not conn.execute(planned, (*_key_of(kind, corpus, first), first.seed)).fetchone():
-                raise FingerprintMismatch(
-                    f"{kind} of corpus {corpus!r} were planned with another seed: give the --seed "
-                    "they were planned with, or a new --corpus"
-                )
-    return max(added, 0)
-
-
 def lease(
     conn: Connection,
     kind: Kind,
@@ -130,32 +70,61 @@ def lease(
     now: float,
     seconds: float,
     max_attempts: int,
+    per_call: int = 1,
+    held: int = 0,
 ) -> list[Lease]:
-    """Take up to `limit` pending rows until `now + seconds`, ordered by id; each costs an attempt.
+    """Take pending rows until `now + seconds`; at most `limit` are out then. Costs an attempt each.
 
-    Leases that expired by `now` are void first: an attempt that ends in silence counts. Only an
-    empty list (of a `limit` above 0) means that nothing is pending; a short one means nothing.
+    `held` rows are out already. With `per_call` above 1, up to that many rows of one emotion and
+    topic are taken together, for one call. Leases that expired by `now` are void first: an attempt
+    that ends in silence counts. An empty list means that nothing is pending only when nothing is
+    held; a short one means nothing.
     """
     if limit < 0:
         raise ValueError(f"limit must not be negative, not {limit}")
     with transaction(conn):
-        conn.execute(
-            f"""UPDATE {kind} SET {_abandon_if("attempts >= :max_attempts")}
-                WHERE corpus = :corpus AND status = 'leased' AND lease_until <= :clock""",
-            {"max_attempts": max_attempts, "corpus": corpus, "clock": now, "now": now_text(now)},
-        )
+        _expire(conn, kind, corpus, now=now, max_attempts=max_attempts)
         fewest = f"SELECT min(crashes) FROM {kind} WHERE corpus = ? AND status = 'pending'"
         crashes = conn.execute(fewest, (corpus,)).fetchone()[0] or 0
-        token, share = f"{owner}#{os.urandom(8).hex()}", min(limit, max(1, limit >> 2 * crashes))
+        share = min(limit, max(1, limit >> 2 * crashes)) - held
+        chosen = _choose(conn, kind, (corpus, crashes), max(share, 0), per_call)
+        token = f"{owner}#{os.urandom(8).hex()}"
         rows = conn.execute(
             f"""UPDATE {kind} SET status = 'leased', attempts = attempts + 1, owner = ?,
                     lease_until = ?, updated_at = ?
-                WHERE id IN (SELECT id FROM {kind} WHERE corpus = ? AND status = 'pending'
-                             AND crashes = ? ORDER BY id LIMIT ?)
+                WHERE id IN (SELECT value FROM json_each(?))
                 RETURNING id, corpus, {_EMOTION[kind]}, topic, slot, seed, attempts, owner""",
-            (token, now + seconds, now_text(now), corpus, crashes, share),
+            (token, now + seconds, now_text(now), canonical_json(chosen)),
         ).fetchall()
     return sorted((Lease(kind, *row) for row in rows), key=lambda taken: taken.id)
+
+
+def _expire(conn: Connection, kind: Kind, corpus: str, *, now: float, max_attempts: int) -> None:
+    conn.execute(
+        f"""UPDATE {kind} SET {_abandon_if("attempts >= :max_attempts")}
+            WHERE corpus = :corpus AND status = 'leased' AND lease_until <= :clock""",
+        {"max_attempts": max_attempts, "corpus": corpus, "clock": now, "now": now_text(now)},
+    )
+
+
+def _choose(
+    conn: Connection, kind: Kind, level: tuple[str, int], limit: int, per_call: int
+) -> list[int]:
+    """Ids of up to `limit` pending rows of one corpus and number of crashes, by call."""
+    pending = f"FROM {kind} WHERE corpus = ? AND crashes = ? AND status = 'pending'"
+    calls = -(-limit // per_call)
+    first = conn.execute(
+        f"SELECT id, {_EMOTION[kind]}, topic {pending} ORDER BY id LIMIT ?", (*level, calls)
+    ).fetchall()
+    if per_call == 1:
+        return [row["id"] for row in first]
+    mates = f"SELECT id {pending} AND topic = ? {_OF[kind]} ORDER BY slot LIMIT ?"
+    chosen: list[int] = []
+    for emotion, topic in dict.fromkeys((row["emotion"], row["topic"]) for row in first):
+        key = (*level, topic) if emotion is None else (*level, topic, emotion)
+        wanted = min(per_call, limit - len(chosen))
+        chosen += [row["id"] for row in conn.execute(mates, (*key, wanted))]
+    return chosen
 
 
 def renew(conn: Connection, leases: Iterable[Lease], *, now: float, seconds: float) -> list[Lease]:
@@ -209,19 +178,20 @@ def fail(conn: Connection, held: Lease, *, reason: str, max_attempts: int, now: 
     _settle(conn, held, now, "reply_id = NULL", {"status": status, "reason": storable(reason)})
 
 
-def reclaim(conn: Connection, *, now: float) -> int:
+def reclaim(conn: Connection, *, now: float, suspects: bool = True) -> int:
     """Take back the leases of an engine that died; returns how many.
 
     Only for the holder of the engine lock, before its first lease: it knows that nobody else is
-    alive. The attempt is given back and a crash is counted; crash number MAX_CRASHES ends the row.
+    alive. The attempt is given back. If the rows are `suspects`, one of them may have killed the
+    engine: a crash is counted, and crash number MAX_CRASHES ends the row.
     """
-    changes = _abandon_if(f"crashes + 1 >= {MAX_CRASHES}")
+    changes = _abandon_if(f":suspects AND crashes + 1 >= {MAX_CRASHES}")
     with transaction(conn):
         return sum(
             conn.execute(
-                f"""UPDATE {kind} SET {changes}, attempts = attempts - 1, crashes = crashes + 1
-                    WHERE status = 'leased'""",
-                {"now": now_text(now)},
+                f"""UPDATE {kind} SET {changes}, attempts = attempts - 1,
+                    crashes = crashes + :suspects WHERE status = 'leased'""",
+                {"now": now_text(now), "suspects": int(suspects)},
             ).rowcount
             for kind in KINDS
         )
@@ -264,9 +234,3 @@ def _settle(
                 f"{held.kind} row {held.id} is no longer leased to {held.owner} (attempt "
                 f"{held.attempt}): nothing was written; another worker has it or has settled it"
             )
-
-
-def _key_of(kind: Kind, corpus: str, text: PlannedText) -> tuple[str | int | None, ...]:
-    if kind == "dialogues":
-        return (corpus, text.topic, text.slot)
-    return (corpus, text.emotion, text.topic, text.slot)

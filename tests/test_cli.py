@@ -142,7 +142,7 @@ def test_an_unknown_emotion_gets_near_matches(planned: Path) -> None:
         *("--emotions", "happi"),
         workspace=planned,
     )
-    expect_error(asked, 2, "happi", "happy")
+    expect_error(asked, 1, "happi", "happy")
 
 
 def test_a_second_engine_is_told_who_holds_the_workspace(planned: Path) -> None:
@@ -216,7 +216,7 @@ def test_a_stop_keeps_what_is_finished_and_exits_130(
 ) -> None:
     command = [sys.executable, "cli.py", "--workspace", str(tmp_path), "generate", "stories"]
     command += ["--model", str(DEMO_MODEL), "--protocol", str(DEMO_MODEL / "protocol")]
-    began = [*command, "--batch", "8"]
+    began = [*command, "--workers", "8"]
     with subprocess.Popen(began, cwd=ROOT, stderr=subprocess.PIPE, text=True) as child:
         assert child.stderr is not None
         next(line for line in child.stderr if line.startswith("stories: "))

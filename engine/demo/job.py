@@ -11,9 +11,11 @@ from functools import partial
 from pathlib import Path
 
 from engine.extraction import ExtractionProgress, ExtractionSettings
-from engine.generation import GenerationProgress, GenerationSettings
+from engine.loading import LazyModel, LocalWriter
 from engine.models import default_layer
-from engine.stages import LazyModel, run_extraction, run_generation
+from engine.settings import GenerationSettings
+from engine.stages import run_extraction, run_generation
+from engine.tally import GenerationProgress
 from stores.database import Connection
 from stores.protocol import Protocol, load_protocol
 from stores.texts import KINDS, Kind
@@ -47,10 +49,11 @@ def write_and_read(
     """
     protocol = load_protocol(DEMO_MODEL / "protocol")
     model = LazyModel(name=str(DEMO_MODEL), device="cpu", dtype="float32")
+    writer = LocalWriter(model=model)
     for kind in KINDS:
         settings = generation_settings(protocol, kind, topics)
         report = partial(watch, kind)
-        run_generation(conn, protocol, settings, model, progress=report, stop=stop)
+        run_generation(conn, protocol, settings, writer, progress=report, stop=stop)
         if stop.is_set():
             return None
     n_layers = model.checkpoint.n_layers
@@ -80,7 +83,7 @@ def generation_settings(protocol: Protocol, kind: Kind, topics: int) -> Generati
         per_topic=1,
         seed=SEED,
         max_attempts=5,
-        batch=32,
+        workers=32,
         top_p=0.95,
         max_tokens=220,
     )

@@ -11,18 +11,10 @@ from analyses.base import Inputs
 from stores.activations import ArraySettings, RowOutcome, open_arrays, write_chunk
 from stores.corpora import open_corpus
 from stores.database import Connection, transaction
+from stores.planning import PlannedText, plan, plan_dialogues, plan_stories
 from stores.protocol import Protocol, load_protocol
 from stores.rows import Row, pending_chunks, plan_rows, read_rows
-from stores.texts import (
-    Kind,
-    PlannedText,
-    commit,
-    lease,
-    plan,
-    plan_dialogues,
-    plan_stories,
-    reject,
-)
+from stores.texts import Kind, commit, lease, reject
 from stores.vectors import write_vectors
 from stores.workspace import Workspace
 from tests.analyses.planted import Floats, World

@@ -1,10 +1,10 @@
 """A backend that answers from a script, and remembers what it was asked."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 
-from engine.backends.base import Failure, Reply, Request
-from engine.generation import GenerationSettings
+from engine.backends.base import Failure, FinishReason, Reply, Request, Requests
+from engine.settings import GenerationSettings
 from tests.engine.protocols import EMOTIONS, TOPICS
 
 Script = Callable[[Request], "Reply | Failure | float | None"]
@@ -18,7 +18,7 @@ SETTINGS = GenerationSettings(
     per_topic=2,
     seed=0,
     max_attempts=3,
-    batch=4,
+    workers=4,
     limit=None,
     temperature=1.0,
     top_p=1.0,
@@ -26,12 +26,12 @@ SETTINGS = GenerationSettings(
 )
 
 
-def reply_to(request: Request, text: str, finish_reason: str = "stop") -> Reply:
+def reply_to(request: Request, text: str, finish_reason: FinishReason = "stop") -> Reply:
     """A reply as a backend would make it."""
     return Reply(
         key=request.key,
         text=text,
-        finish_reason="length" if finish_reason == "length" else "stop",
+        finish_reason=finish_reason,
         prompt_tokens=3,
         output_tokens=len(text.split()),
         latency_s=0.5,
@@ -46,18 +46,26 @@ def good(request: Request) -> Reply:
 class ScriptedBackend:
     """Answers each request by the script: an answer, a pause in seconds, or nothing (None)."""
 
-    name, model, revision = "scripted", "scripted-1", "r1"
+    name, model, in_process = "scripted", "scripted-1", True
+    revision: str | None = "r1"
 
     def __init__(self, script: Script) -> None:
         self.script = script
         self.asked: list[Request] = []
 
-    async def generate(self, requests: Sequence[Request]) -> AsyncGenerator[Reply | Failure, None]:
-        self.asked += requests
-        for request in requests:
-            answer = self.script(request)
-            while isinstance(answer, float):
-                await asyncio.sleep(answer)
+    async def generate(self, requests: Requests) -> AsyncGenerator[Reply | Failure, None]:
+        """Four at a time, one after the other; after a silence the rest is forgotten too."""
+        silent = False
+        while not silent and (taken := await requests.take(4)):
+            self.asked += taken
+            for request in taken:
                 answer = self.script(request)
-            if answer is not None:
-                yield answer
+                while isinstance(answer, float):
+                    await asyncio.sleep(answer)
+                    answer = self.script(request)
+                if answer is not None:
+                    yield answer
+                silent |= answer is None
+
+    def note(self) -> str:
+        return ""

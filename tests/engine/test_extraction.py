@@ -28,9 +28,10 @@ from stores.activations import read_layer
 from stores.corpora import open_corpus
 from stores.database import Connection, digest, open_database
 from stores.errors import FingerprintMismatch, NotReady
+from stores.planning import PlannedText, plan
 from stores.protocol import Protocol
 from stores.rows import Row, read_rows
-from stores.texts import Kind, PlannedText, commit, lease, plan
+from stores.texts import Kind, commit, lease
 from stores.workspace import Workspace
 from tests.conftest import StartChild
 from tests.engine.protocols import write_protocol

@@ -9,22 +9,21 @@ from typing import Any
 
 import pytest
 
-from engine.backends.base import Failure, Reply, Request
+from engine.backends.base import Failure, FinishReason, Reply, Request
 from engine.backends.local import LocalBackend
-from engine.generation import (
-    GenerationProgress,
-    GenerationSummary,
-    count_open,
-    generate_texts,
-)
+from engine.generation import count_open, generate_texts
 from engine.models import Model
+from engine.requesting import FILLED_IN
+from engine.tally import GenerationProgress, GenerationSummary
 from stores.corpora import open_corpus
 from stores.database import Connection
-from stores.errors import BackendError, ProtocolError
+from stores.errors import BackendError, BadValue, ProtocolError
+from stores.planning import plan, plan_dialogues, plan_stories
+from stores.prices import Price
 from stores.protocol import Protocol
 from stores.replies import orphaned_calls
 from stores.seeds import attempt_seed
-from stores.texts import lease, plan, plan_dialogues, plan_stories
+from stores.texts import lease
 from stores.workspace import Workspace
 from tests.conftest import StartChild, line_of
 from tests.engine.protocols import EMOTIONS, TOPICS, write_protocol
@@ -114,11 +113,11 @@ def test_the_raw_reply_is_durable_before_it_is_parsed(
     def broken(*_: object) -> list[str]:
         raise RuntimeError("parser bug")
 
-    monkeypatch.setattr("engine.generation.split_reply", broken)
+    monkeypatch.setattr("engine.settling.split_reply", broken)
     with pytest.raises(RuntimeError, match="parser bug"):
         run(conn, protocol, good)
     raw = [row["raw"] for row in conn.execute("SELECT raw FROM replies")]
-    assert raw == [f"[story 1]\nNumber {key} went home at last." for key in range(1, 5)]
+    assert raw == [f"[story 1]\nNumber {key} went home at last." for key in range(1, ROWS + 1)]
     assert statuses(conn) == {("pending", None): ROWS}
 
 
@@ -141,7 +140,10 @@ def test_rejected_rows_are_asked_again_with_another_seed(
 @pytest.mark.parametrize(
     ("text", "finish", "reason"),
     [
-        ("", "stop", "unparsed"),
+        ("", "stop", "empty"),
+        ("", "length", "truncated"),
+        ("Half a story, and no reason why it", "unknown", "unknown_finish"),
+        ("Half a story, and then the filter", "blocked", "blocked"),
         ("I'm sorry, I can't write that story.", "stop", "refusal"),
         ("And then she", "length", "truncated"),
         ("He left.", "stop", "too_short"),
@@ -149,7 +151,7 @@ def test_rejected_rows_are_asked_again_with_another_seed(
     ],
 )
 def test_what_never_succeeds_is_rejected_with_its_reason(
-    conn: Connection, protocol: Protocol, text: str, finish: str, reason: str
+    conn: Connection, protocol: Protocol, text: str, finish: FinishReason, reason: str
 ) -> None:
     backend = ScriptedBackend(lambda request: reply_to(request, text, finish))
     summary = run(conn, protocol, backend)
@@ -258,8 +260,8 @@ def test_a_local_model_gives_the_same_replies_in_any_batch(
         stories = plan_stories(emotions=EMOTIONS, topics=TOPICS, per_topic=2, corpus="x", seed=0)
         open_corpus(conn, corpus, protocol.digest, protocol.files)
         plan(conn, "stories", corpus, stories, now=0.0)
-        backend = LocalBackend(tiny, batch_size=batch)
-        settings = replace(SETTINGS, corpus=corpus, batch=batch, max_attempts=2, max_tokens=12)
+        backend = LocalBackend(tiny, workers=batch)
+        settings = replace(SETTINGS, corpus=corpus, workers=batch, max_attempts=2, max_tokens=12)
         silent, stop = (lambda _progress: None), threading.Event()
         summary = generate_texts(
             conn, protocol, backend, settings, run_id=None, progress=silent, stop=stop
@@ -272,11 +274,163 @@ def test_a_local_model_gives_the_same_replies_in_any_batch(
 
 
 def test_progress_counts_what_happened(conn: Connection, protocol: Protocol) -> None:
+    paused: set[int] = set()
+
+    def in_threes(request: Request) -> Reply | float:
+        if request.key % 4 == 0 and request.key not in paused:
+            paused.add(request.key)
+            return 0.15  # longer than answers are waited for together
+        return good(request)
+
     seen: list[GenerationProgress] = []
-    run(conn, protocol, good, progress=seen.append)
-    assert [each.done for each in seen] == [4, 8, 12]
+    run(conn, protocol, in_threes, progress=seen.append)
+    assert [each.done for each in seen] == [3, 7, 11, 12]
     assert {each.total for each in seen} == {ROWS}
+    assert (seen[-1].calls, seen[-1].tokens) == (ROWS, 8 * ROWS)
     assert seen[-1].rate > 0
+
+
+def test_a_long_wait_is_told_and_keeps_its_leases(
+    conn: Connection, protocol: Protocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.generation.TICK_SECONDS", 0.02)
+    monkeypatch.setattr("engine.generation.RENEW_TICKS", 2)
+    pauses = iter([0.3])
+    held: list[float] = []
+
+    def slow(request: Request) -> Reply | float:
+        return next(pauses, None) or good(request)
+
+    def watch(progress: GenerationProgress) -> None:
+        if progress.done == 0:
+            until = conn.execute("SELECT max(lease_until) FROM stories").fetchone()[0]
+            held.append(until)
+
+    clock = iter(range(1000, 10_000))
+    generate_texts(
+        conn,
+        protocol,
+        ScriptedBackend(slow),
+        SETTINGS,
+        run_id=None,
+        progress=watch,
+        stop=threading.Event(),
+        clock=lambda: float(next(clock)),
+    )
+    assert len(held) >= 5
+    assert held[-1] > held[0]
+
+
+def test_one_call_asks_for_the_texts_of_one_prompt(conn: Connection, protocol: Protocol) -> None:
+    def two(request: Request) -> Reply:
+        texts = [f"[story {n}]\nNumber {request.key} went home {n} times." for n in (1, 2)]
+        return reply_to(request, "\n".join(texts))
+
+    backend = ScriptedBackend(two)
+    counted = replace(protocol, prompts={"story": "{n} about {topic}, {emotion}"})
+    assert run(conn, counted, backend, per_call=2).done == ROWS
+    assert {request.max_tokens for request in backend.asked} == {2 * SETTINGS.max_tokens}
+    assert sorted(request.prompt for request in backend.asked) == sorted(
+        f"2 about {topic}, {emotion}" for topic in TOPICS for emotion in EMOTIONS
+    )
+    for row in rows(conn):
+        assert row["text"].endswith(f"home {row['slot'] + 1} times.")
+    (asked,) = {tuple(r) for r in conn.execute("SELECT asked, found FROM replies")}
+    assert asked == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("parts", "finish", "first", "second"),
+    [
+        (1, "stop", "done", "wrong_number"),
+        (1, "length", "truncated", "truncated"),
+        (2, "length", "done", "truncated"),
+        (3, "stop", "done", "done"),
+        (0, "stop", "empty", "empty"),
+    ],
+)
+def test_every_text_of_a_reply_is_judged_for_itself(
+    conn: Connection,
+    protocol: Protocol,
+    parts: int,
+    finish: FinishReason,
+    first: str,
+    second: str,
+) -> None:
+    def some(request: Request) -> Reply:
+        texts = [f"[story {n}]\n{request.key} went home {n} times." for n in range(1, parts + 1)]
+        return reply_to(request, "\n".join(texts), finish)
+
+    run(conn, protocol, some, per_call=2, max_attempts=1)
+    by_slot = {
+        slot: {row["reason"] or row["status"] for row in rows(conn) if row["slot"] == slot}
+        for slot in (0, 1)
+    }
+    assert by_slot == {0: {first}, 1: {second}}
+    verdicts = conn.execute("SELECT part, reason FROM verdicts v ORDER BY reply_id, text_id")
+    for part, reason in verdicts:
+        assert part in (None, 0, 1)
+        assert (reason or "done") in (first, second)
+
+
+def test_what_cannot_be_helped_is_not_asked_again(conn: Connection, protocol: Protocol) -> None:
+    def never(request: Request) -> Reply | Failure:
+        if request.key % 2:
+            return Failure(key=request.key, reason="400 too long", final=True)
+        return replace(reply_to(request, "", "blocked"), final=True)
+
+    backend = ScriptedBackend(never)
+    run(conn, protocol, backend)
+    assert len(backend.asked) == ROWS
+    assert statuses(conn) == {
+        ("failed", "400 too long"): ROWS // 2,
+        ("rejected", "blocked"): ROWS // 2,
+    }
+
+
+def test_a_cost_limit_is_never_passed(conn: Connection, protocol: Protocol) -> None:
+    """However long the answers: a call is made only if its worst still fits."""
+    price = Price(1e6, 1e6, "here", "today")  # a dollar a token, in and out
+
+    def long(request: Request) -> Reply:
+        return replace(good(request), prompt_tokens=20, output_tokens=request.max_tokens)
+
+    prompt = protocol.prompts["story"] + " " * FILLED_IN
+    dearest = replace(SETTINGS, price=price).dearest_call(prompt)
+    limit = 2.5 * dearest
+    summary = run(conn, protocol, long, price=price, max_cost=limit)
+    assert summary.over_budget
+    assert summary.cost_usd == 70.0 * summary.calls
+    assert limit - dearest < summary.cost_usd <= limit
+    assert (summary.left, summary.stopped) == (ROWS - summary.done, False)
+    spent = conn.execute("SELECT sum(cost_usd) FROM replies").fetchone()[0]
+    assert spent == summary.cost_usd
+    assert {row["attempts"] for row in rows(conn) if row["status"] == "pending"} == {0}
+    assert run(conn, protocol, long, price=price).left == 0
+
+
+def test_a_row_that_was_lost_meanwhile_is_not_written(conn: Connection, protocol: Protocol) -> None:
+    def stolen(request: Request) -> Reply:
+        if request.key == 3:
+            conn.execute("UPDATE stories SET attempts = attempts + 1 WHERE id = 3")
+        return good(request)
+
+    summary = run(conn, protocol, stolen, limit=4)
+    assert summary.done == 4
+    assert (rows(conn)[2]["status"], rows(conn)[2]["text"]) == ("leased", None)
+    kept = [row["raw"] for row in conn.execute("SELECT raw FROM replies ORDER BY id")]
+    assert kept[2].endswith("Number 3 went home at last.")
+
+
+def test_texts_of_an_earlier_version_are_marked_before_new_ones_are_judged(
+    conn: Connection, protocol: Protocol
+) -> None:
+    run(conn, protocol, good, limit=2)
+    first = rows(conn)[0]["text"]
+    conn.execute("DELETE FROM marks")
+    conn.execute("UPDATE corpora SET marks_rule = NULL")
+    run(conn, protocol, lambda request: reply_to(request, first), max_attempts=1)
+    assert statuses(conn) == {("done", None): 2, ("rejected", "duplicate"): ROWS - 2}
 
 
 def test_a_protocol_without_the_prompt_is_refused(conn: Connection, protocol: Protocol) -> None:
@@ -286,10 +440,10 @@ def test_a_protocol_without_the_prompt_is_refused(conn: Connection, protocol: Pr
 
 @pytest.mark.parametrize(
     "change",
-    [{"batch": 0}, {"max_attempts": 0}, {"limit": -1}, {"top_p": 0.0}, {"temperature": -1.0}],
+    [{"workers": 0}, {"max_attempts": 0}, {"limit": -1}, {"top_p": 0.0}, {"temperature": -1.0}],
 )
 def test_settings_that_make_no_sense_are_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=next(iter(change))):
+    with pytest.raises(BadValue, match=next(iter(change)).replace("_", "-")):
         replace(SETTINGS, **change)
 
 

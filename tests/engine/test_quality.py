@@ -7,9 +7,8 @@ import pytest
 from engine.quality import (
     check_dialogue,
     check_story,
+    is_refusal,
     leak_pattern,
-    split_reply,
-    text_fingerprint,
 )
 from stores.protocol import Bounds, Emotion, Protocol
 from tests.engine.protocols import write_protocol
@@ -30,80 +29,6 @@ def emotion(name: str, *, forms: tuple[str, ...] = (), synonyms: tuple[str, ...]
 @pytest.fixture
 def protocol(tmp_path: Path) -> Protocol:
     return write_protocol(tmp_path, stories=Bounds(5, 40), dialogues=Bounds(10, 60))
-
-
-@pytest.mark.parametrize(
-    "reply",
-    [
-        f"[story 1]\n{STORY}\n\n[story 2]\n\n{OTHER}",
-        f"**[Story 1]**\n{STORY}\n**[Story 2]**\n{OTHER}",
-        f"Sure, here are two stories:\n\n[story 1] {STORY}\n[story 2] {OTHER}",
-        f"I wrote two for you.\n[story 1]\n{STORY}\n[story 2]\n{OTHER}",
-        f"<NEW STORY>\n{STORY}\n<NEW STORY>\n{OTHER}",
-        f"---\n{STORY}\n---\n{OTHER}",
-        f"## Story 1: The Note\n\n{STORY}\n\n## Story 2: The Hill\n\n{OTHER}",
-        f"Story 1:\n{STORY}\nStory 2:\n{OTHER}",
-        f"1. {STORY}\n\n2. {OTHER}",
-        f"**1. The Note**\n{STORY}\n\n**2. The Hill**\n{OTHER}",
-        f"Here are the stories:\n\n**Story 1**\n\n{STORY}\n\n***\n\n**Story 2**\n\n{OTHER}\n",
-    ],
-)
-def test_stories_are_cut_at_their_markers(reply: str) -> None:
-    assert split_reply(reply, "stories") == [STORY, OTHER]
-
-
-def test_a_separator_alone_does_not_lose_the_first_story() -> None:
-    first = " ".join([STORY] * 4)
-    assert split_reply(f"{first}\n<NEW STORY>\n{OTHER}", "stories") == [first, OTHER]
-
-
-@pytest.mark.parametrize(
-    "reply",
-    [
-        STORY,
-        f"\n  {STORY}\n\n",
-        f"Sure, here's a story:\n\n{STORY}",
-        f"**The Note**\n\n{STORY}",
-        f"# The Note\n{STORY}",
-        STORY.replace(". ", ".\n\n"),
-    ],
-)
-def test_a_single_story_is_one_paragraph_without_preamble_or_title(reply: str) -> None:
-    assert split_reply(reply, "stories") == [STORY]
-
-
-@pytest.mark.parametrize("reply", ["", "  \n\n ", "[story 1]", "---\n---", "Here is a story:"])
-def test_a_reply_without_a_text_gives_none(reply: str) -> None:
-    assert split_reply(reply, "stories") == []
-
-
-def test_numbers_inside_a_story_are_no_markers() -> None:
-    story = "It was 1. May. She counted 2) and 3) on her list; story 4 was hers."
-    assert split_reply(story, "stories") == [story]
-
-
-@pytest.mark.parametrize(
-    "reply",
-    [
-        DIALOGUE,
-        f"[dialogue 1]\n{DIALOGUE}",
-        f"Sure, here is one:\n\n{DIALOGUE}",
-        DIALOGUE.replace("Person:", "**Person:**").replace("AI:", "**AI:**"),
-        DIALOGUE.replace("\n", "\n\n"),
-        DIALOGUE.replace("\n", " "),
-    ],
-)
-def test_a_dialogue_keeps_one_line_for_each_turn(reply: str) -> None:
-    assert split_reply(reply, "dialogues") == [DIALOGUE]
-
-
-def test_a_dialogue_without_speakers_is_kept_for_the_check() -> None:
-    assert split_reply("How deep?\nTwelve metres.", "dialogues") == ["How deep? Twelve metres."]
-
-
-def test_dialogues_are_cut_at_their_markers() -> None:
-    reply = f"[dialogue 1]\n{DIALOGUE}\n[dialogue 2]\n{DIALOGUE}"
-    assert split_reply(reply, "dialogues") == [DIALOGUE, DIALOGUE]
 
 
 SAD = emotion("sad", forms=("sadly", "sadness"), synonyms=("unhappy", "ill at ease"))
@@ -149,30 +74,30 @@ def test_other_words_that_hold_the_letters_do_not_count(of: Emotion, text: str) 
 
 def test_a_leak_with_a_typographic_hyphen_is_found(protocol: Protocol) -> None:
     story = "Ana felt self‑conscious when the door fell shut behind her back."
-    assert check_story(story, SELF, protocol, "stop") == "leak"
+    assert check_story(story, SELF, protocol, cut=False) == "leak"
 
 
 @pytest.mark.parametrize(
-    ("text", "finish", "verdict"),
+    ("text", "cut", "verdict"),
     [
-        (STORY, "stop", None),
-        ("", "blocked", "blocked"),
-        ("", "stop", "unparsed"),
-        ("I'm sorry, but I can't write that story.", "stop", "refusal"),
-        ("I’m unable to help with this request.", "stop", "refusal"),
-        ("As an AI language model, I have no feelings.", "stop", "refusal"),
-        ("Unfortunately, I cannot create content of this kind.", "stop", "refusal"),
-        (STORY, "length", "truncated"),
-        (STORY.rstrip("."), "stop", "truncated"),
-        ("Ana shut it.", "stop", "too_short"),
-        (" ".join([STORY] * 4), "stop", "too_long"),
-        (f"Ana was sad. {STORY}", "stop", "leak"),
+        (STORY, False, None),
+        ("", False, "unparsed"),
+        ("I'm sorry, but I can't write that story.", False, "refusal"),
+        ("I’m unable to help with this request.", False, "refusal"),
+        ("As an AI language model, I have no feelings.", False, "refusal"),
+        ("Unfortunately, I cannot create content of this kind.", False, "refusal"),
+        (f"Here is a short story about a note. {STORY}", False, "refusal"),
+        (f"{STORY} I have avoided the word as you asked.", False, "refusal"),
+        (f"{STORY} Word count: 14.", False, "refusal"),
+        (STORY, True, "truncated"),
+        (STORY.rstrip("."), False, "truncated"),
+        ("Ana shut it.", False, "too_short"),
+        (" ".join([STORY] * 4), False, "too_long"),
+        (f"Ana was sad. {STORY}", False, "leak"),
     ],
 )
-def test_verdicts_on_stories(
-    protocol: Protocol, text: str, finish: str, verdict: str | None
-) -> None:
-    assert check_story(text, SAD, protocol, finish) == verdict
+def test_verdicts_on_stories(protocol: Protocol, text: str, cut: bool, verdict: str | None) -> None:
+    assert check_story(text, SAD, protocol, cut=cut) == verdict
 
 
 @pytest.mark.parametrize(
@@ -183,12 +108,14 @@ def test_verdicts_on_stories(
         "“Unfortunately,” said the clerk, “the last train left an hour ago.”",
         'He waited by the gate until she said, "Come in."',
         "Was that all he had come for, after so many years?",
+        "Here is the key, she said, and he took it without a word of thanks.",
+        "Let me know if the story ends well, she said, and shut the book.",
     ],
 )
 def test_good_stories_are_not_taken_for_refusals_or_fragments(
     protocol: Protocol, text: str
 ) -> None:
-    assert check_story(text, SAD, protocol, "stop") is None
+    assert check_story(text, SAD, protocol, cut=False) is None
 
 
 @pytest.mark.parametrize(
@@ -207,9 +134,119 @@ def test_good_stories_are_not_taken_for_refusals_or_fragments(
     ],
 )
 def test_verdicts_on_dialogues(protocol: Protocol, text: str, verdict: str | None) -> None:
-    assert check_dialogue(text, protocol, "stop") == verdict
+    assert check_dialogue(text, protocol, cut=False) == verdict
 
 
-def test_texts_that_differ_in_form_only_are_duplicates() -> None:
-    assert text_fingerprint("He said: “Come!”") == text_fingerprint("he said -- 'come'.")
-    assert text_fingerprint("He said: come.") != text_fingerprint("He said: go.")
+@pytest.mark.parametrize(
+    "told",
+    [
+        "Great question!",
+        "Good question.",
+        "Sorry, nobody has measured it.",
+        "I'm sorry, that is not known.",
+        "I’m glad you asked.",
+        "My pleasure.",
+        "Hope this helps.",
+        "Good luck with the boat.",
+        "No problem, it is twelve.",
+        "My apologies, twelve.",
+    ],
+)
+def test_a_pleasantry_is_found_wherever_a_turn_begins(protocol: Protocol, told: str) -> None:
+    dialogue = DIALOGUE.replace("It is twelve", f"{told} It is twelve")
+    assert check_dialogue(dialogue, protocol, cut=False) == "pleasantry"
+
+
+@pytest.mark.parametrize(
+    "told",
+    ["There is no problem with the pump.", "The question is a good one for the harbour office."],
+)
+def test_plain_words_are_no_pleasantry(protocol: Protocol, told: str) -> None:
+    dialogue = DIALOGUE.replace("It is twelve metres deep.", told)
+    assert check_dialogue(dialogue, protocol, cut=False) is None
+
+
+@pytest.mark.parametrize("turn", ["AI:", "AI:  ", "Person:"])
+def test_a_turn_without_words_is_no_turn(protocol: Protocol, turn: str) -> None:
+    lines = DIALOGUE.split("\n")
+    dialogue = "\n".join([*lines[:2], *([] if turn == "Person:" else lines[2:3]), turn, lines[3]])
+    assert check_dialogue(dialogue, protocol, cut=False) == "unparsed"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "As a large language model, I can't assist with that request.",
+        "As an AI assistant, my answers are general.",
+        "I'm just an AI, so the rest is yours.",
+        "I must decline this request.",
+        "I apologize, but I can't create this story for you.",
+        "But I won't write a story about this.",
+        "I can't write the stories you asked for.",
+        "I am unable to generate content that shows harm.",
+        "I can't help with that.",
+        "Sure! Here is a story for you.",
+        "Here are three short stories about the lake.",
+        "I hope you like this story.",
+        "I hope these stories meet your needs.",
+        "Let me know if you'd like another one.",
+        "Would you like me to go on?",
+        "This story conveys the feeling by its details.",
+        "I have avoided the word as you asked.",
+        "Note: the word itself is not used.",
+        "Her name was [insert name].",
+    ],
+)
+@pytest.mark.parametrize("frame", ["{} {}", "{1} {0}"])
+def test_talk_about_the_task_within_a_text_is_a_refusal(
+    protocol: Protocol, said: str, frame: str
+) -> None:
+    assert check_story(frame.format(STORY, said), SAD, protocol, cut=False) == "refusal"
+
+
+@pytest.mark.parametrize(
+    "story",
+    [
+        "“I'm sorry, I can't,” said Ana, and she put the story back on the shelf.",
+        '"I can\'t write that story," the editor said, and he closed the file.',
+        "“Sit down. I can't write stories about that,” the editor said to her.",
+        "I can't tell that story without the dog, and the dog is dead.",
+        "I won't forget the request he made, nor the way the cup broke.",
+        "I am an aide at the clinic, and the content of the drawers is my business.",
+        "The letter began: I cannot write to you any more, for the store is closed.",
+        "He told the story of the lake twice, and nobody asked for another one.",
+        "Note: the storeroom key is missing, said the slip on the door.",
+        "She hoped the story was over, and would you like tea, he asked her.",
+        "This story he had heard before, on the stairs, in the rain.",
+    ],
+)
+def test_a_character_may_speak_of_stories_and_be_unable_to_do_things(
+    protocol: Protocol, story: str
+) -> None:
+    assert check_story(story, SAD, protocol, cut=False) is None
+    assert not is_refusal(story)
+
+
+@pytest.mark.parametrize("end", ['"But I—"', "“But I–”", "The end 。", "«Is it?»", "the door. *"])
+def test_a_sentence_may_end_in_many_ways(protocol: Protocol, end: str) -> None:
+    text = f"{STORY} {end}"
+    assert check_story(text, SAD, protocol, cut=False) == (None if end[-1] != "*" else "truncated")
+
+
+@pytest.mark.parametrize(
+    ("reply", "refused"),
+    [
+        ("I'm sorry, but I can't write stories about that.", True),
+        ("\n **I cannot fulfil this request.**", True),
+        ("As an AI, I do not feel anything.", True),
+        ("Unfortunately, this request is against the rules.", True),
+        ("<think>They want a story.</think>\n\nI can’t write that story.", True),
+        ("I'm sorry, but I can't write that many stories.\n\n[story 1]\nAna left.", False),
+        (f"Here is a short story about a note:\n\n{STORY}", False),
+        (f"I can't write that many stories. {' '.join([STORY] * 12)}", False),
+        ("I am sorry I broke it, she said.", False),
+        ("", False),
+    ],
+)
+def test_a_whole_reply_may_refuse(reply: str, refused: bool) -> None:
+    assert is_refusal(reply) is refused

@@ -7,9 +7,11 @@ import pytest
 
 from engine.demo.job import DEMO_MODEL, generation_settings
 from engine.extraction import ExtractionSettings, ExtractionSummary
-from engine.generation import GenerationSettings, GenerationSummary
+from engine.loading import LazyModel, LocalWriter
 from engine.models import Model
-from engine.stages import LazyModel, plan_generation, run_extraction, run_generation
+from engine.settings import GenerationSettings
+from engine.stages import plan_generation, run_extraction, run_generation
+from engine.tally import GenerationSummary
 from stores.corpora import protocol_folder
 from stores.database import Connection
 from stores.errors import FingerprintMismatch, ModelError
@@ -40,7 +42,8 @@ def write(
     conn: Connection, protocol: Protocol, settings: GenerationSettings, model: LazyModel
 ) -> GenerationSummary:
     stop = threading.Event()
-    return run_generation(conn, protocol, settings, model, progress=lambda _: None, stop=stop)
+    writer = LocalWriter(model=model)
+    return run_generation(conn, protocol, settings, writer, progress=lambda _: None, stop=stop)
 
 
 def read(
@@ -71,7 +74,7 @@ def forbid_loading(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> Model:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("engine.stages.load_model", refuse)
+    monkeypatch.setattr("engine.loading.load_model", refuse)
 
 
 def test_finished_stages_load_no_model_and_open_no_run(

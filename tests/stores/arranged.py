@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from stores.activations import ArraySettings, RowOutcome, open_arrays, write_chunk
 from stores.corpora import open_corpus
 from stores.database import Connection, digest
+from stores.planning import PlannedText, plan
 from stores.receipts import Here
 from stores.rows import ChunkPlan, pending_chunks, plan_rows
-from stores.texts import Kind, PlannedText, commit, lease, plan
+from stores.texts import Kind, commit, lease
 from stores.workspace import Workspace
 
 READER, CORPUS = "toy", "main"

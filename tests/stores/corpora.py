@@ -3,7 +3,8 @@
 import sqlite3
 
 from stores.corpora import open_corpus
-from stores.texts import Kind, Lease, commit, lease, plan, plan_dialogues, plan_stories
+from stores.planning import plan, plan_dialogues, plan_stories
+from stores.texts import Kind, Lease, commit, lease
 
 EMOTIONS, TOPICS = ("calm", "angry", "proud"), ("rain", "a letter")
 MAX_ATTEMPTS = 3

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from stores.database import (
+    MIGRATIONS,
     _switch_to_wal,
     canonical_json,
     digest,
@@ -19,7 +20,7 @@ from stores.errors import EngineError, LedgerError, NotReady, SchemaTooNew
 from stores.workspace import Workspace
 from tests.conftest import StartChild, line_of
 
-CORPUS = "INSERT INTO corpora VALUES (?, 'p', '{}', NULL, 'now')"
+CORPUS = "INSERT INTO corpora VALUES (?, 'p', '{}', NULL, 'now', NULL)"
 CORPORA = "SELECT corpus FROM corpora ORDER BY corpus"
 
 OPEN = """
@@ -42,7 +43,7 @@ try:
     for n in range(10_000):
         with transaction(conn):
             row = (f"{n:05}" + "x" * 2000,)
-            conn.execute("INSERT INTO corpora VALUES (?, '', '{}', NULL, '')", row)
+            conn.execute("INSERT INTO corpora VALUES (?, '', '{}', NULL, '', NULL)", row)
         print(n, flush=True)
 except LedgerError as error:
     print(error, flush=True)
@@ -125,7 +126,9 @@ def test_two_processes_can_create_the_same_ledger_at_once(
     assert {line_of(child) for child in children} <= {"True", "False"}
     assert [child.wait() for child in children] == [0, 0, 0]
     with closing(open_database(workspace.database)) as conn:
-        assert conn.execute("SELECT count(*) FROM _sqlite_migrations").fetchone()[0] == 1
+        assert conn.execute("SELECT count(*) FROM _sqlite_migrations").fetchone()[0] == len(
+            MIGRATIONS
+        )
 
 
 def test_a_reader_cannot_write_and_sees_what_is_committed_while_a_writer_works(
@@ -151,12 +154,36 @@ def test_a_reader_of_nothing_is_told_what_to_run(workspace: Workspace) -> None:
         open_database(workspace.database, read_only=True)
 
 
+def test_a_ledger_of_the_first_version_is_brought_up_to_date_with_all_its_rows(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as old:
+        old.setattr("stores.database.MIGRATIONS", MIGRATIONS[:1])
+        with closing(open_database(workspace.database)) as conn:
+            conn.execute("INSERT INTO corpora VALUES ('main', 'p', '{}', NULL, 'now')")
+            columns = "run_id, corpus, kind, prompt_sha, backend, model, raw, finish_reason"
+            conn.execute(
+                f"""INSERT INTO replies ({columns}, created_at)
+                    VALUES (NULL, 'main', 'stories', 'p', 'local', 'm', 'raw', 'stop', 'now')"""
+            )
+    with pytest.raises(NotReady, match="older than this program"):
+        open_database(workspace.database, read_only=True)
+    with closing(open_database(workspace.database)) as conn:
+        assert tuple(conn.execute("SELECT raw, asked, cost_usd FROM replies").fetchone()) == (
+            "raw",
+            None,
+            None,
+        )
+        assert conn.execute("SELECT marks_rule FROM corpora").fetchone()[0] is None
+        assert conn.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+
+
 @pytest.mark.parametrize("read_only", [True, False])
 def test_a_ledger_of_a_newer_version_is_refused_unchanged(
     workspace: Workspace, read_only: bool
 ) -> None:
     with closing(open_database(workspace.database)) as conn:
-        conn.execute("UPDATE _sqlite_migrations SET name = 'm999_later'")
+        conn.execute("UPDATE _sqlite_migrations SET name = 'm999_later' WHERE id = 1")
     before = workspace.database.read_bytes()
     with pytest.raises(SchemaTooNew, match="m999_later"):
         open_database(workspace.database, read_only=read_only)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stores.errors import NotReady, ProtocolError, UsageError
+from stores.errors import BadValue, NotReady, ProtocolError
 from stores.protocol import (
     DEFAULT_PROTOCOL,
     Bounds,
@@ -201,11 +201,11 @@ def test_emotions_are_chosen_in_the_order_of_the_protocol(ours: Protocol) -> Non
 
 
 def test_an_unknown_emotion_lists_near_matches(ours: Protocol, colours: Path) -> None:
-    with pytest.raises(UsageError, match=r"unknown emotion 'hapy'; near: .*happy"):
+    with pytest.raises(BadValue, match=r"unknown emotion 'hapy'; near: .*happy"):
         select_emotions(ours, "sad,hapy")
-    with pytest.raises(UsageError, match=r"unknown emotion 'qqq'; the protocol has red, green"):
+    with pytest.raises(BadValue, match=r"unknown emotion 'qqq'; the protocol has red, green"):
         select_emotions(load_protocol(colours), "qqq")
-    with pytest.raises(UsageError, match="no emotion named"):
+    with pytest.raises(BadValue, match="no emotion named"):
         select_emotions(ours, " , ")
 
 

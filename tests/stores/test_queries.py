@@ -45,7 +45,7 @@ def test_a_query_may_find_nothing(ledger: Path) -> None:
     [
         "DELETE FROM stories",
         "UPDATE stories SET slot = 9",
-        "INSERT INTO corpora VALUES ('a', 'b', 'c', NULL, 'd')",
+        "INSERT INTO corpora VALUES ('a', 'b', 'c', NULL, 'd', NULL)",
         "CREATE TABLE mine (a)",
         "CREATE TEMP TABLE mine (a)",
         "DROP TABLE stories",

@@ -6,7 +6,16 @@ from dataclasses import replace
 import pytest
 
 from stores.database import open_database, transaction
-from stores.replies import ReplyRow, orphaned_calls, record, record_error, send
+from stores.replies import (
+    ReplyRow,
+    iter_replies,
+    note_found,
+    orphaned_calls,
+    read_spending,
+    record,
+    record_error,
+    send,
+)
 from stores.workspace import Workspace
 from tests.conftest import StartChild, line_of
 
@@ -29,7 +38,7 @@ CALL = """
 import sys
 from pathlib import Path
 from stores.database import open_database
-from stores.replies import ReplyRow, record, send
+from stores.replies import iter_replies, note_found, read_spending, ReplyRow, record, send
 conn = open_database(Path(sys.argv[1]))
 for n in range(3):
     call_id = send(conn, None, "stories", [n], 0.0)
@@ -61,6 +70,7 @@ def test_a_reply_is_kept_as_it_came(conn: sqlite3.Connection) -> None:
     kept = dict(conn.execute("SELECT * FROM replies WHERE id = ?", (reply_id,)).fetchone())
     assert kept.pop("created_at") == "1970-01-01T00:00:01.000Z"
     assert kept.pop("id") == reply_id
+    assert kept.pop("found") is None
     assert ReplyRow(**kept) == REPLY
 
 
@@ -112,3 +122,27 @@ def test_a_killed_engine_leaves_its_replies_and_a_count_of_what_is_lost(
     kept = conn.execute("SELECT raw FROM replies ORDER BY id").fetchall()
     assert [row["raw"] for row in kept] == ["raw 0", "raw 1"]
     assert orphaned_calls(conn) == 1
+
+
+def test_replies_are_read_again_with_the_rows_they_were_asked_for(conn: sqlite3.Connection) -> None:
+    ids = [
+        record(conn, send(conn, None, "stories", [n, n + 1], 0.0), REPLY, 1.0) for n in range(450)
+    ]
+    record(conn, send(conn, None, "dialogues", [1], 0.0), replace(REPLY, kind="dialogues"), 1.0)
+    kept = list(iter_replies(conn, "stories", REPLY.corpus))
+    assert [each.id for each in kept] == ids
+    assert [each.text_ids for each in kept[:2]] == [(0, 1), (1, 2)]
+    assert {each.raw for each in kept} == {REPLY.raw}
+
+
+def test_spending_adds_up_what_is_known(conn: sqlite3.Connection) -> None:
+    for found, cost in ((12, 0.25), (11, 0.5), (None, None)):
+        reply = replace(
+            REPLY, asked=12, prompt_tokens=10, output_tokens=20, thinking_tokens=3, cost_usd=cost
+        )
+        reply_id = record(conn, send(conn, None, "stories", [1], 0.0), reply, 1.0)
+        if found is not None:
+            note_found(conn, reply_id, found)
+    (spent,) = read_spending(conn)
+    assert (spent.replies, spent.prompt_tokens, spent.output_tokens) == (3, 30, 60)
+    assert (spent.thinking_tokens, spent.cost_usd, spent.wrong_number) == (9, 0.75, 1)

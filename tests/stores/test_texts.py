@@ -6,20 +6,8 @@ import pytest
 
 from stores.corpora import open_corpus
 from stores.errors import FingerprintMismatch, LeaseLost, UsageError
-from stores.texts import (
-    KINDS,
-    Counts,
-    Kind,
-    Lease,
-    counts,
-    fail,
-    plan,
-    plan_dialogues,
-    plan_stories,
-    reject,
-    release,
-    renew,
-)
+from stores.planning import plan, plan_dialogues, plan_stories
+from stores.texts import KINDS, Counts, Kind, Lease, counts, fail, reject, release, renew
 from tests.stores.corpora import EMOTIONS, TOPICS, plan_corpus, row, take, write
 
 Change = Callable[[sqlite3.Connection, Lease], object]

@@ -16,7 +16,7 @@ from tests.stores.corpora import plan_corpus, row, take, write
 
 # Leases and commits until nothing is pending, and prints each row once it is committed.
 ENGINE = """
-import sys
+import sys, time
 from pathlib import Path
 from stores.database import open_database
 from stores.texts import commit, lease, reclaim
@@ -30,6 +30,7 @@ while taken := lease(conn, "stories", "toy", "me", limit=8, now=0.0, seconds=60.
         text = f"text of {held.seed}"
         commit(conn, held, text=text, words=3, generator="g", reply_id=None, now=1.0)
         print(held.id, flush=True)
+        time.sleep(0.001)  # or the first one is through before the other gets a word in
 """
 
 
@@ -138,3 +139,12 @@ def test_two_engines_never_take_the_same_row(
     taken = [[int(line) for line in engine.communicate()[0].split()] for engine in engines]
     assert all(taken)
     assert sorted(taken[0] + taken[1]) == list(range(1, 301))
+
+
+def test_rows_that_are_no_suspects_are_taken_back_without_a_crash(conn: sqlite3.Connection) -> None:
+    plan_corpus(conn)
+    for _ in range(MAX_CRASHES + 1):
+        assert len(take(conn, 3)) == 3
+        assert reclaim(conn, now=0.0, suspects=False) == 3
+    found = conn.execute("SELECT status, attempts, crashes FROM stories").fetchall()
+    assert {tuple(row) for row in found} == {("pending", 0, 0)}

@@ -16,7 +16,8 @@ from engine.demo.grammar import (
     write_story,
 )
 from engine.demo.reading import planted_reading
-from engine.quality import check_dialogue, check_story, leak_pattern, split_reply
+from engine.quality import check_dialogue, check_story, leak_pattern
+from engine.splitting import split_reply
 
 Sampler = Callable[[World, random.Random], Document]
 
@@ -43,8 +44,8 @@ def test_no_story_names_any_emotion_and_every_story_passes_the_engines_checks(wo
     for n in range(500):
         emotion = emotions[n % len(emotions)]
         story = write_story(world, emotion.name, rng.choice(world.protocol.topics), rng)
-        assert check_story(story, emotion, world.protocol, "stop") is None
-        assert split_reply(story, "stories") == [story]
+        assert check_story(story, emotion, world.protocol, cut=False) is None
+        assert split_reply(story, "stories", 1) == [story]
         assert not any(pattern.search(story) for pattern in patterns)
 
 
@@ -52,8 +53,8 @@ def test_every_dialogue_passes_the_engines_checks_and_is_long_enough_to_pool(wor
     rng = random.Random(0)
     for topic in world.protocol.neutral_topics:
         dialogue = write_dialogue(world, topic, rng)
-        assert check_dialogue(dialogue, world.protocol, "stop") is None
-        assert split_reply(dialogue, "dialogues") == [dialogue]
+        assert check_dialogue(dialogue, world.protocol, cut=False) is None
+        assert split_reply(dialogue, "dialogues", 1) == [dialogue]
         assert len(re.findall(r"\w+|[^\w\s]", dialogue)) >= 75
 
 

@@ -1,0 +1,31 @@
+"""Named places between two durable steps where a test can make the program die.
+
+`EMOVEC_FAILPOINT=name:n` ends the process, as hard as a power cut does, the n-th time it reaches
+that place. Without the variable nothing happens. Knows nothing of what happens around the places.
+"""
+
+import os
+from collections import Counter
+
+VARIABLE = "EMOVEC_FAILPOINT"
+EXIT_CODE = 137
+
+GENERATION = ("planned", "leased", "answered", "recorded", "settling", "settled")
+"""After planning; after lease and intent are durable, before the call; after an answer arrived,
+before it is durable; after the raw reply is durable, before it is parsed; between the texts of one
+reply, inside their transaction; after the texts are durable."""
+
+_reached: Counter[str] = Counter()
+
+
+def reach(name: str) -> None:
+    """Die here if the environment says so. Raises ValueError for a name that is not listed."""
+    if name not in GENERATION:
+        raise ValueError(f"no failpoint {name!r}; known: {', '.join(GENERATION)}")
+    wanted = os.environ.get(VARIABLE)
+    if wanted is None:
+        return
+    place, _, times = wanted.partition(":")
+    _reached[name] += 1
+    if name == place and _reached[name] == int(times or 1):
+        os._exit(EXIT_CODE)
