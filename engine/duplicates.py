@@ -74,7 +74,7 @@ def plain_words(text: str) -> list[str]:
 
 
 _GRAVEST_FIRST = ("duplicate", "same_opening", "near_duplicate")
-_WORD = re.compile(r"\w+")
+_WORD = re.compile(r"[^\W_]+")
 _INVISIBLE: Mapping[int, None] = dict.fromkeys((0x00AD, 0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF))
 
 

@@ -25,7 +25,7 @@ _SPELLED = "|".join(sorted(_NUMBERS, key=len, reverse=True))
 # A protocol may ask for "[poem 1]": other nouns count in square brackets.
 _NAMED = re.compile(
     rf"""(?P<lead>[\s*_#>=~\-–—•]*+)(?P<bracket>[\[<({{]?)[\s*_]*+(?:new\s+)?
-        (?:story|dialog(?:ue)?|conversation|tale|(?<=\[)(?P<other>[^\W\d_]+)(?=\ \d))
+        (?:story|dialog(?:ue)?|conversation|tale|(?<=\[)(?P<other>[^\W\d_]+))
         (?:[\s_]*(?:\#|no\.?|number)?\s*(?P<number>\d{{1,3}}|{_SPELLED}))?(?![^\W_])
         (?:\s*(?:of|/)\s*\d+)?(?P<after>.*)""",
     re.IGNORECASE | re.VERBOSE,

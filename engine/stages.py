@@ -79,7 +79,7 @@ def run_generation(
     with recorded_run(
         conn,
         f"generate {settings.kind}",
-        {**asdict(settings), "backend": who.backend, **who.settings},
+        {**asdict(settings), "backend": who.backend, "mode": backend.mode, **who.settings},
         protocol_digest=protocol.digest,
         corpus=settings.corpus,
         model=who.model,

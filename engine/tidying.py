@@ -13,11 +13,12 @@ LABEL_WORDS = 25
 
 RULE = re.compile(r"[\s\-*_=~#•·⁂❖+>|`–—]*")
 """A line without a word: a separator, or what is left of a decoration."""
-_YES = r"(?:sure|certainly|of\ course|ok|okay|absolutely|al(?:l\ )?right|great|got\ it|understood|gladly)"
+_YES = r"(?:sure|certainly|of\ course|okay|ok|absolutely|al(?:l\ )?right|great|got\ it|gladly)"
 _PREAMBLE = re.compile(
-    rf"""[^\w"“'‘«]*(?:(?P<yes>{_YES}[,.!:]) | (?:{_YES}|no\ problem|here(?:['’]s|\ is|\ are|\ you)
-        |below|(?:the\ )?following|these\ are|as\ (?:you\ )?(?:requested|asked)|thanks?|happy\ to
-        |let\ me|i\ (?:wrote|have|will|can)|i['’](?:ve|ll|d)|both\ of\ these
+    rf"""[^\w"“'‘«]*(?:(?P<yes>{_YES}[,.!:])
+      | (?P<self>i\ (?:wrote|have|will|can)\b|i['’](?:ve|ll|d)\b|let\ me\b)
+      | (?:{_YES}|no\ problem|here(?:['’]s|\ is|\ are|\ you)|below|(?:the\ )?following|these\ are
+        |as\ (?:you\ )?(?:requested|asked)|thanks?|happy\ to|both\ of\ these
         |the\ (?:stor(?:y|ies)|dialogues?)\ (?:you|below))\b)""",
     re.IGNORECASE | re.VERBOSE,
 )
@@ -40,7 +41,7 @@ _REMARK = re.compile(
             |enjoy|useful|meets?|fits?|works?|looking\ for)
       | (?:please\ )?feel\ free\ to\b
       | (?:(?:would|do)\ you\ (?:like|want)|if\ you(?:['’]d|\ would)?\ (?:like|prefer|need|want))\b
-            .*\b(?:stor(?:y|ies)|dialogues?|versions?|more|let\ me|write|adjust|different|changes?)\b
+            .*\b(?:stor(?:y|ies)|dialogues?|versions?|more|let\ me|write|adjust|different)\b
       | (?:author['’]?s?\ )?(?:notes?|disclaimer|explanation|analysis)\b[^:.]{0,40}:
       | (?:(?:total|approximate)\ )?word\ ?count\b
       | (?:approx\w*\.?\ |about\ |~)?\d+\ words\W*$
@@ -135,7 +136,8 @@ def is_preamble(line: str) -> bool:
         return False
     bare = line.rstrip("*_ ")
     if bare.endswith(":"):
-        return n <= 5 or begun["yes"] is not None or _OF_THE_TASK.search(line) is not None
+        short = n <= 5 and not begun["self"]
+        return short or begun["yes"] is not None or _OF_THE_TASK.search(line) is not None
     if n <= 3:
         return bare.endswith(("!", "."))
     return bool(_OF_THE_TASK.search(line) and _TO_THE_READER.search(line))

@@ -80,6 +80,8 @@ class Backend(Protocol):
     name: str
     model: str
     revision: str | None
+    mode: str
+    """How it works on several requests: continuous, static (in batches) or remote."""
     in_process: bool
     """It works inside this process, so that a request can bring the process down."""
 

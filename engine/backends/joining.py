@@ -45,18 +45,16 @@ class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
 
     def join(self, rows: Tensor, newcomers: "RoomyLayer | None", width: int) -> None:
         """Become the last `width` columns of `rows`, then of all rows of `newcomers`."""
-        parts = [self.last(width, rows)]
-        if newcomers is not None:
-            parts.append(newcomers.last(width))
-        self.keys, self.values = (_stack(side, width) for side in zip(*parts, strict=True))
+        others = [] if newcomers is None else [newcomers.last(width)]
+        keys, values = zip(self.last(width), *others, strict=True)
+        self.keys, self.values = _stack(keys, rows, width), _stack(values, rows, width)
         self.used = width
 
-    def last(self, width: int, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Keys and values of the last `width` columns in use, of some or all rows."""
+    def last(self, width: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of the last `width` columns in use."""
         columns = slice(max(self.used - width, 0), self.used)
         keys, values = cast("Tensor", self.keys), cast("Tensor", self.values)
-        keys, values = keys[:, :, columns], values[:, :, columns]
-        return (keys, values) if rows is None else (keys[rows], values[rows])
+        return keys[:, :, columns], values[:, :, columns]
 
 
 class JoiningCache(Cache):
@@ -109,12 +107,21 @@ def _append(old: Tensor | None, new: Tensor, first: int) -> Tensor:
     return old
 
 
-def _stack(parts: Sequence[Tensor], width: int) -> Tensor:
-    """The rows of all parts, each with its columns up to `width`, and spare columns behind."""
-    first, rows = parts[0], sum(map(len, parts))
-    stacked = first.new_zeros((rows, first.shape[1], width + SPARE_COLUMNS, first.shape[3]))
-    row = 0
-    for part in parts:
-        stacked[row : row + len(part), :, width - part.shape[2] : width] = part
-        row += len(part)
+def _stack(parts: Sequence[Tensor], rows: Tensor, width: int) -> Tensor:
+    """`rows` of the first part, then all others; they end at `width`, before spare columns."""
+    first, others = parts[0], parts[1:]
+    count = len(rows) + sum(map(len, others))
+    stacked = first.new_empty((count, first.shape[1], width + SPARE_COLUMNS, first.shape[3]))
+    end = len(rows)
+    torch.index_select(first, 0, rows, out=_place(stacked[:end], first, width))
+    for part in others:
+        begin, end = end, end + len(part)
+        _place(stacked[begin:end], part, width).copy_(part)
     return stacked
+
+
+def _place(stacked: Tensor, part: Tensor, width: int) -> Tensor:
+    """Where the columns of `part` go; before them is nothing, which must not be read as NaN."""
+    begin = width - part.shape[2]
+    stacked[:, :, :begin] = 0
+    return stacked[:, :, begin:width]

@@ -6,7 +6,6 @@ the record. Knows nothing of emotions, topics or databases.
 """
 
 from collections.abc import AsyncGenerator, Callable
-from typing import Literal
 
 from engine.backends.base import Failure, Reply, Requests
 from engine.backends.continuous import ContinuousDecoder
@@ -44,7 +43,7 @@ class LocalBackend:
         self._shrunk = False
         self.model = model.name
         self.revision: str | None = model.revision
-        self.mode: Literal["continuous", "static"] = "static" if self._obstacle else "continuous"
+        self.mode = "static" if self._obstacle else "continuous"
 
     async def generate(self, requests: Requests) -> AsyncGenerator[Reply | Failure, None]:
         """Yield each answer when it is there. Closing it ends the work within one step."""

@@ -21,6 +21,7 @@ class RemoteBackend:
     """A `Backend` of one or more endpoints that serve the same model."""
 
     revision: str | None = None
+    mode = "remote"
     in_process = False
 
     def __init__(

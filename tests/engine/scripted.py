@@ -46,7 +46,7 @@ def good(request: Request) -> Reply:
 class ScriptedBackend:
     """Answers each request by the script: an answer, a pause in seconds, or nothing (None)."""
 
-    name, model, in_process = "scripted", "scripted-1", True
+    name, model, mode, in_process = "scripted", "scripted-1", "static", True
     revision: str | None = "r1"
 
     def __init__(self, script: Script) -> None:

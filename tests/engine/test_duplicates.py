@@ -10,7 +10,8 @@ from engine.duplicates import NEAR, OPENING, find_duplicate, overlap, plain_word
 WORDS = [f"word{n}" for n in range(3000)]
 STORY = (
     "Ana shut the door and stood with her back to it. The note was still in her hand, folded "
-    "twice, and she read it again although she knew each line. Somebody in the street was whistling."
+    "twice, and she read it again although she knew each line. Somebody in the street was "
+    "whistling."
 )
 
 
@@ -29,6 +30,7 @@ def with_changes(words: list[str], every: int, rng: random.Random) -> list[str]:
         STORY.upper(),
         STORY.replace(" ", "\n "),
         STORY.replace(".", "!").replace(",", ""),
+        STORY.replace("again", "_again_").replace("each", "*each*"),
         "“" + STORY.replace("her", "h\u00ader") + "”",
     ],
 )
