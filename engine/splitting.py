@@ -85,7 +85,6 @@ def _at_names(lines: list[str], asked: int) -> list[list[str]]:
 def _sure_names(markers: Sequence[Marker], asked: int) -> list[Marker]:
     """Those that prose does not have; of several kinds in disorder only the first kind."""
     sure = [marker for marker in markers if marker.form != UNSURE]
-    sure = [marker for marker in sure if marker.number] or sure
     if rises(sure):
         return sure
     same = [marker for marker in sure if marker.form == sure[0].form]

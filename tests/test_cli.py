@@ -163,8 +163,15 @@ def test_planning_twice_adds_nothing(planned: Path) -> None:
 
 
 def test_another_protocol_is_refused_with_the_files_that_differ(planned: Path) -> None:
-    asked = run("generate", "stories", "--model", DEMO_MODEL, "--plan-only", workspace=planned)
+    other = ("--protocol", ROOT / "data" / "protocol", "--plan-only")
+    asked = run("generate", "stories", "--model", DEMO_MODEL, *other, workspace=planned)
     expect_error(asked, 1, "corpus 'main'", "topics.txt", "--protocol")
+
+
+def test_a_corpus_keeps_its_protocol_unasked(planned: Path) -> None:
+    same = ("--emotions", "happy,sad", "--topics", 2, "--plan-only")
+    asked = run("generate", "stories", "--model", DEMO_MODEL, *same, workspace=planned)
+    assert "0 rows planned now, 4 open" in asked.stdout
 
 
 def test_status_and_sql_speak_json_and_nothing_else(planned: Path) -> None:

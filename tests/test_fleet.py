@@ -80,18 +80,18 @@ def test_a_run_survives_the_death_of_one_of_its_servers(
 ) -> None:
     protocol = load_protocol(DEMO_MODEL / "protocol")
     whole = generation_settings(protocol, "stories", 1)
-    settings = replace(whole, emotions=protocol.names[:STORIES], workers=2, max_attempts=20)
+    settings = replace(whole, emotions=protocol.names[:STORIES], workers=2, max_attempts=1)
     # the server knows its model by the path it was given
     policy = RetryPolicy(first_delay_s=0.1, longest_delay_s=1.0)
     urls = tuple(f"{server.url}/v1" for server in fleet)
     writer = OpenAIWriter(
         model=str(DEMO_MODEL), key="none", base_urls=urls, timeout_s=60.0, policy=policy
     )
-    done_at_death: list[int] = []
+    calls_at_death: list[int] = []
 
     def watch(progress: GenerationProgress) -> None:
-        if progress.done >= STORIES // 2 and not done_at_death:
-            done_at_death.append(progress.done)
+        if progress.calls >= STORIES // 2 and not calls_at_death:
+            calls_at_death.append(progress.calls)
             fleet[0].kill()
 
     with closing(open_database(Workspace(tmp_path).database)) as conn:
@@ -101,7 +101,10 @@ def test_a_run_survives_the_death_of_one_of_its_servers(
         answered = dict(
             conn.execute("SELECT endpoint, count(*) FROM replies GROUP BY endpoint").fetchall()
         )
-    assert (summary.done, summary.left, summary.failures) == (STORIES, 0, 0)
-    assert done_at_death
+    assert (summary.calls, summary.left, summary.failures) == (STORIES, 0, 0)
+    assert calls_at_death[0] < STORIES
     assert answered.keys() == set(urls)
     assert min(answered.values()) >= 1
+    # this server decodes greedily, whatever it is asked for, so that the toy repeats itself
+    assert summary.done + sum(summary.rejections.values()) == STORIES
+    assert summary.rejections.keys() <= {"duplicate", "near_duplicate", "same_opening"}

@@ -16,7 +16,7 @@ from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWin
 
 from engine.models import Model
 
-SPARE_COLUMNS = 64
+SPARE_COLUMNS = 16
 _ARGUMENTS = ("attention_mask", "position_ids", "past_key_values")
 _JOINABLE = (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer)
 

@@ -55,7 +55,7 @@ class GenerationBench:
 
 
 def measure_generation(
-    *, prompts: int = 192, workers: int = 96, repeats: int = 3, alone: int = 16
+    *, prompts: int = 192, workers: int = 128, repeats: int = 3, alone: int = 16
 ) -> GenerationBench:
     """Let each way write, in turns, `repeats` times.
 
