@@ -306,7 +306,9 @@ generation_options = options(
     click.option("--topics", type=int, help="Use the first N topics (default: all)."),
     click.option("--per-topic", type=int, default=1, show_default=True, help="Texts of a topic."),
     click.option(
-        "--per-call", type=int, help="Texts asked for at once (default: --per-topic, at most 12)."
+        "--per-call",
+        type=int,
+        help="Texts of one call (default: --per-topic, at most 12; local: 1).",
     ),
     click.option("--limit", type=int, help="Finish at most N texts in this run."),
     click.option("--seed", type=int, default=0, show_default=True),

@@ -49,14 +49,15 @@ class ScriptedBackend:
     name, model, mode, in_process = "scripted", "scripted-1", "static", True
     revision: str | None = "r1"
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, at_once: int = 4) -> None:
         self.script = script
+        self.at_once = at_once
         self.asked: list[Request] = []
 
     async def generate(self, requests: Requests) -> AsyncGenerator[Reply | Failure, None]:
-        """Four at a time, one after the other; after a silence the rest is forgotten too."""
+        """`at_once` in a row, one after the other; after a silence the rest is forgotten too."""
         silent = False
-        while not silent and (taken := await requests.take(4)):
+        while not silent and (taken := await requests.take(self.at_once)):
             self.asked += taken
             for request in taken:
                 answer = self.script(request)

@@ -339,6 +339,14 @@ def test_one_call_asks_for_the_texts_of_one_prompt(conn: Connection, protocol: P
     assert asked == (2, 2)
 
 
+def test_rows_of_one_prompt_stay_calls_of_their_own(conn: Connection, protocol: Protocol) -> None:
+    backend = ScriptedBackend(good, at_once=ROWS)
+    run(conn, protocol, backend, workers=ROWS)
+    assert len(backend.asked) == ROWS
+    assert {request.max_tokens for request in backend.asked} == {SETTINGS.max_tokens}
+    assert len({request.seed for request in backend.asked}) == ROWS
+
+
 @pytest.mark.parametrize(
     ("parts", "finish", "first", "second"),
     [
