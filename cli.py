@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -227,28 +227,9 @@ def watch_with(bar: Callable[[str, int, int, str], None]) -> Callable[[str, Any]
     """Shows the progress of generation and extraction on a bar."""
 
     def watch(stage: str, now: Any) -> None:
-        if hasattr(now, "rejections"):
-            bar(stage, now.done, now.total, told_of_writing(now))
-        else:
-            bar(stage, now.rows, now.total, f"{now.tokens / max(now.elapsed_s, 1e-9):.0f} tokens/s")
+        bar(stage, now.done, now.total, now.told)
 
     return watch
-
-
-def told_of_writing(now: Any) -> str:
-    """What a progress line says beside the bar."""
-    seconds = max(now.elapsed_s, 1e-9)
-    said = [f"{now.rate:.1f}/s", f"{now.calls / seconds:.1f} calls/s", f"{now.tokens} tokens"]
-    if now.cost_usd is not None:
-        projected = now.projected_cost_usd
-        said.append(f"${now.cost_usd:.4f}" + (f" of about ${projected:.2f}" if projected else ""))
-    if now.rejections:
-        said.append(f"refused: {counted(now.rejections)}")
-    if now.failures:
-        said.append(f"failed: {now.failures}")
-    if now.done and now.total > now.done:
-        said.append(f"{(now.total - now.done) / now.rate:.0f} s left")
-    return ", ".join([*said, now.note] if now.note else said)
 
 
 def counted(numbers: Mapping[str, int]) -> str:
@@ -286,6 +267,42 @@ loading_options = options(
 model_options = options(
     click.option("--model", "name", required=True, help="Hub id or path, e.g. data/demo_model."),
     loading_options,
+)
+extraction_options = options(
+    click.option(
+        "--quantize", type=click.Choice(["4bit"]), help="NF4 weights; needs bitsandbytes."
+    ),
+    click.option("--offload", is_flag=True, help="Keep blocks that fit no card in host memory."),
+    click.option(
+        "--attention", help="eager, sdpa, flash_attention_2, ... (default: the best there is)."
+    ),
+    reader_option,
+    corpus_option,
+    protocol_option,
+    click.option("--layers", default="all", show_default=True, help="all, 2:3, 5,10,15, every:5."),
+    click.option("--start-token", type=click.IntRange(0), default=50, show_default=True),
+    click.option("--raw/--chat", default=True, help="Plain text, or as a turn of a chat."),
+    click.option(
+        "--tokens-per-batch",
+        type=click.IntRange(1),
+        help="Tokens of one pass (default: what fitted before, or the device's).",
+    ),
+    click.option(
+        "--batching",
+        type=click.Choice(["auto", "packed", "padded", "alone"]),
+        default="auto",
+        show_default=True,
+        help="How texts share a pass; checked at start.",
+    ),
+    click.option(
+        "--chunk-rows",
+        type=click.IntRange(1),
+        default=512,
+        show_default=True,
+        help="Texts per file and receipt; counts when a corpus is first read.",
+    ),
+    click.option("--retry-memory", is_flag=True, help="Read again what memory could not hold."),
+    click.option("--plan-only", is_flag=True, help="Tell disk, memory, time (or --json)."),
 )
 generation_options = options(
     click.option(
@@ -609,57 +626,92 @@ def reparse_command(
 
 @cli.command()
 @model_options
-@reader_option
-@corpus_option
-@protocol_option
-@click.option("--layers", default="all", show_default=True, help="all, 2:3, 5,10,15 or every:5.")
-@click.option("--start-token", type=click.IntRange(0), default=50, show_default=True)
-@click.option("--raw/--chat", default=True, help="Plain text, or as a turn of a chat.")
-@click.option("--tokens-per-batch", type=click.IntRange(1), default=4096, show_default=True)
+@extraction_options
+@json_option
 @click.pass_context
 def extract(
     ctx: click.Context,
     /,
-    reader: str | None,
-    corpus: str | None,
     protocol_folder: Path | None,
-    layers: str,
-    start_token: int,
-    raw: bool,
-    tokens_per_batch: int,
-    **model_choice: Any,
+    plan_only: bool,
+    as_json: bool,
+    **asked: Any,
 ) -> None:
-    """Read every finished text with a model and store its pooled residual stream, by layer."""
-    from engine.extraction import ExtractionSettings
-    from engine.loading import LazyModel
-    from engine.models import parse_layers
-    from engine.stages import run_extraction
+    """Read every finished text with a model and store its pooled residual stream, by layer.
 
-    model = LazyModel(**model_choice)
+    Goes on where it stopped; new texts and new layers extend what is there. --plan-only tells what
+    the run would take of disk, memory and time, without loading the model.
+    """
+    from engine.stages import forecast_extraction, run_extraction
+
+    model = pop_reader(asked)
     with writing(workspace_of(ctx), "extract") as conn, stopping() as stop, progress_bar() as bar:
-        whose = only_one(conn, "corpus", corpus)
-        settings = ExtractionSettings(
-            reader=reader or model.slug,
-            corpus=whose,
-            layers=parse_layers(layers, model.checkpoint.n_layers),
-            start_token=start_token,
-            format="raw" if raw else "chat",
-            tokens_per_batch=tokens_per_batch,
-        )
+        settings = extraction_settings(conn, model, asked)
+        protocol = load(protocol_folder, conn, settings.corpus)
+        place = (conn, workspace_of(ctx), protocol, settings, model)
+        if plan_only:
+            tell_forecast(forecast_extraction(*place), as_json)
+            return
         summary = run_extraction(
-            conn,
-            workspace_of(ctx),
-            load(protocol_folder, conn, whose),
-            settings,
-            model,
+            *place,
             progress=partial(watch_with(bar), "activations"),
             stop=stop,
+            tell=partial(click.echo, err=True),
         )
-    told = ", ".join(f"{outcome} {n}" for outcome, n in sorted(summary.outcomes.items()))
+    tell_extraction(summary, settings, as_json)
+
+
+def tell_forecast(found: Any, as_json: bool) -> None:
+    """What a run would take; exits 1, with the reason, when it cannot fit."""
+    from engine.forecasting.fitting import cautions, document, require_fit, table
+
+    if as_json:
+        print_json(document(found))
+    else:
+        print_table(("thing", "needed", "there", "where from"), table(found))
+    for line in cautions(found):
+        click.echo(line, err=True)
+    require_fit(found)
+
+
+def pop_reader(asked: dict[str, Any]) -> Any:
+    """Take what is about loading a model out of a command's options; gives the model, unloaded."""
+    from engine.loading import LazyModel
+
+    names = {each.name for each in fields(LazyModel)}
+    return LazyModel(**{name: asked.pop(name) for name in names})
+
+
+def extraction_settings(conn: Connection, model: Any, asked: dict[str, Any]) -> Any:
+    from engine.extraction import ExtractionSettings
+    from engine.models import parse_layers
+
+    asked["layers"] = parse_layers(asked["layers"], model.checkpoint.n_layers)
+    asked["corpus"] = only_one(conn, "corpus", asked["corpus"])
+    asked["reader"] = asked["reader"] or model.slug
+    asked["format"] = "raw" if asked.pop("raw") else "chat"
+    return ExtractionSettings(**asked)
+
+
+def tell_extraction(done: Any, settings: Any, as_json: bool) -> None:
+    seconds = max(done.elapsed_s, 1e-9)
+    if as_json:
+        print_json(asdict(done))
+        return
     click.echo(
-        f"{summary.rows} rows read in {summary.elapsed_s:.1f} s ({told or 'nothing was open'}), "
-        f"{summary.chunks} chunks written for reader {settings.reader}"
+        f"{done.rows} rows read in {done.elapsed_s:.1f} s "
+        f"({counted(done.outcomes) or 'nothing was open'}), "
+        f"{done.chunks} chunks written for reader {settings.reader}"
     )
+    if done.chunks:
+        told = f"{done.tokens / seconds:.0f} tokens/s, {done.model_s / seconds:.0%} in the model"
+        click.echo(told, err=True)
+    if "out_of_memory" in done.outcomes:
+        told = "texts that memory could not hold are read again with --retry-memory"
+        click.echo(told, err=True)
+    if done.shrunk:
+        told = f"memory ran short: batches of {done.tokens_per_batch} tokens at the end"
+        click.echo(told, err=True)
 
 
 @cli.group()
@@ -875,20 +927,7 @@ def bench_generation(prompts: int, workers: int, repeats: int, as_json: bool) ->
     """
     from engine.bench.generation import measure_generation
 
-    found = measure_generation(prompts=prompts, workers=workers, repeats=repeats)
-    if as_json:
-        print_json(asdict(found))
-        return
-    ways = {
-        f"local backend ({found.mode}), {workers} rows": (found.backend, 1.0),
-        "one prompt at a time": (found.alone, found.times_alone),
-        f"padded batches of {workers}": (found.padded, found.times_padded),
-    }
-    rows = [
-        (way, f"{times:.1f} x", f"{rate.stories_per_s:.1f}", f"{rate.tokens_per_s:.0f}")
-        for way, (rate, times) in ways.items()
-    ]
-    print_table(("way", "local backend is", "stories/s", "tokens/s"), rows)
+    tell_bench(measure_generation(prompts=prompts, workers=workers, repeats=repeats), as_json)
 
 
 @bench.command("soak")
@@ -915,10 +954,57 @@ def bench_soak(topics: int, per_topic: int, workers: int, dialect: Any, as_json:
             dialect=dialect,
             watch=partial(watch_with(bar), "stories"),
         )
+    tell_bench(found, as_json)
+
+
+@bench.command("extraction")
+@click.option("--shape", default="small", show_default=True, help="Or llama-3.1-8b, gemma-4-31b.")
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--dtype", default="auto", show_default=True)
+@click.option("--quantize", type=click.Choice(["4bit"]))
+@click.option("--layers", help="As for extract (default: the shape's own).")
+@click.option("--texts", type=click.IntRange(1), help="Default: 64 on a CPU, 512 on a card.")
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--memory-limit", "memory_limit_gb", type=float, help="GB of a card to use at most.")
+@json_option
+def bench_extraction(as_json: bool, **asked: Any) -> None:
+    """Extraction against a plain loop, TransformerLens, nnsight and the matrix products alone.
+
+    Random weights, random tokens, texts of 100 to 200; everything in turns.
+    """
+    from engine.bench.extraction import measure_extraction
+
+    found = measure_extraction(**asked)
+    tell_bench(found, as_json)
+    if not as_json:
+        print_table(("measured", "value"), found.facts())
+
+
+@bench.command("arrays")
+@click.option("--rows", type=click.IntRange(342), default=205_200, show_default=True)
+@click.option("--layers", type=click.IntRange(1), default=4, show_default=True)
+@click.option("--d-model", type=click.IntRange(1), default=4096, show_default=True)
+@click.option("--chunk-rows", type=click.IntRange(1), default=512, show_default=True)
+@click.option("--folder", type=click.Path(path_type=Path), help="On which disk; must be empty.")
+@json_option
+def bench_arrays(folder: Path | None, as_json: bool, **size: Any) -> None:
+    """Write made-up activations with receipts, read them plainly, and build their vectors.
+
+    The default takes 17 GB of disk for some minutes; everything is deleted afterwards.
+    """
+    from tempfile import mkdtemp
+
+    from analyses.array_bench import measure_arrays
+
+    found = measure_arrays(folder or Path(mkdtemp()), watch=partial(click.echo, err=True), **size)
+    tell_bench(found, as_json)
+
+
+def tell_bench(found: Any, as_json: bool) -> None:
     if as_json:
-        print_json({**asdict(found), "ms_per_story": found.ms_per_story})
-        return
-    print_table(("measured", "value"), found.rows())
+        print_json(asdict(found))
+    else:
+        print_table(found.columns, found.rows())
 
 
 @cli.command()

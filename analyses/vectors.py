@@ -1,27 +1,29 @@
 """Emotion vectors of a reader: from pooled activations, layer by layer, raw and denoised.
 
 An emotion vector is the mean of an emotion's pooled texts less the mean over emotions; denoised, it
-has nothing along the directions that neutral dialogues vary along. Knows nothing of models. Numbers
-pass through in float64 and one chunk at a time, so that arrays may be larger than memory.
+has nothing along the directions that neutral dialogues vary along. Knows nothing of models.
+Sums are float64; memory holds a few chunks at a time, so that arrays may be larger than memory.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analyses.methods.denoising import neutral_components, project_out
+from analyses.methods.denoising import NeutralScatter, project_out
 from analyses.methods.directions import EmotionMeans, difference_of_means
 from analyses.readiness import unfinished_stage
 from analyses.vector_metrics import LayerVectors, describe_layer
-from stores.activations import iter_layer_chunks
 from stores.corpora import open_corpus, planned_emotions
 from stores.database import Connection, canonical_json, digest
 from stores.errors import NotReady
+from stores.layers import iter_layer_chunks
 from stores.protocol import Protocol
 from stores.results import export_results, publish, read_metrics
-from stores.rows import Row, activations_digest, read_rows
+from stores.rows import Row, layer_digests, read_rows
 from stores.runs import recorded_run
 from stores.texts import Kind
 from stores.vectors import vector_inputs, write_vectors
@@ -79,7 +81,7 @@ def build_vectors(
     sources = open_sources(conn, workspace, protocol, reader, corpus, denoise)
     open_corpus(conn, corpus, protocol.digest, protocol.files)
     settings = {"denoise": denoise, "method": METHOD}
-    inputs = {layer: _inputs_digest(sources, layer, settings) for layer in layers}
+    inputs = _inputs_digests(sources, layers, settings)
     before = read_metrics(conn, reader, corpus, NAME)
     stale = _stale_layers(sources, inputs, {row.layer for row in before})
     unchanged = tuple(layer for layer in layers if layer not in stale)
@@ -180,16 +182,31 @@ def open_sources(
 
 
 def build_layer(sources: Sources, layer: int, denoise: float) -> LayerVectors:
-    """Pass once over a layer's stories and dialogues."""
-    means = EmotionMeans(len(sources.emotions))
-    for block, labels in _labelled_blocks(sources, "stories", sources.stories, layer):
-        means.add(block, labels)
-    raw = difference_of_means(means.means())
+    """Pass once over a layer's dialogues and stories.
+
+    The neutral components are computed by a thread of their own while the stories are read.
+    """
     if denoise == 0.0:
+        means, raw = _read_stories(sources, layer)
         return LayerVectors(raw, raw, means, None)
-    blocks = [b for b, _ in _labelled_blocks(sources, "dialogues", sources.dialogues, layer)]
-    found = neutral_components(np.concatenate(blocks), denoise)
-    return LayerVectors(raw, project_out(raw, found.components), means, found)
+    scatter = NeutralScatter()
+    with closing(_labelled_blocks(sources, "dialogues", sources.dialogues, layer)) as blocks:
+        for block, _ in blocks:
+            scatter.add(block)
+    with ThreadPoolExecutor(1, "components") as aside:
+        underway = aside.submit(scatter.components, denoise)
+        means, raw = _read_stories(sources, layer)
+        neutral = underway.result()
+    return LayerVectors(raw, project_out(raw, neutral.components), means, neutral)
+
+
+def _read_stories(sources: Sources, layer: int) -> tuple[EmotionMeans, NDArray[np.float64]]:
+    """The running means of a layer's stories and the raw vectors (e, d)."""
+    means = EmotionMeans(len(sources.emotions))
+    with closing(_labelled_blocks(sources, "stories", sources.stories, layer)) as blocks:
+        for block, labels in blocks:
+            means.add(block, labels)
+    return means, difference_of_means(means.means())
 
 
 def _labels(rows: Sequence[Row], index: Mapping[str, int]) -> Integers:
@@ -203,17 +220,22 @@ def _labels(rows: Sequence[Row], index: Mapping[str, int]) -> Integers:
 
 def _labelled_blocks(
     sources: Sources, kind: Kind, labels: Integers, layer: int
-) -> Iterator[tuple[NDArray[np.float32], Integers]]:
+) -> Generator[tuple[NDArray[np.float32], Integers], None, None]:
     """A layer's usable rows with their labels, chunk by chunk."""
-    chunks = iter_layer_chunks(
-        sources.conn, sources.workspace, sources.reader, sources.corpus, kind, layer
-    )
-    for first, block in chunks:
-        here = labels[first : first + len(block)]
-        used = here != NOT_USED
-        yield block[: len(here)][used], here[used]
+    place = (sources.conn, sources.workspace, sources.reader, sources.corpus, kind, layer)
+    with closing(iter_layer_chunks(*place)) as chunks:
+        for first, block in chunks:
+            here = labels[first : first + len(block)]
+            used = here != NOT_USED
+            if used.all():  # nearly always: no copy
+                yield block[: len(here)], here
+            else:
+                yield block[: len(here)][used], here[used]
 
 
-def _inputs_digest(sources: Sources, layer: int, settings: Mapping[str, float]) -> str:
-    texts = activations_digest(sources.conn, sources.reader, sources.corpus, [layer])
-    return digest(canonical_json([texts, list(sources.emotions), dict(settings)]))
+def _inputs_digests(
+    sources: Sources, layers: Sequence[int], settings: Mapping[str, float]
+) -> dict[int, str]:
+    shared = [list(sources.emotions), dict(settings)]
+    found = layer_digests(sources.conn, sources.reader, sources.corpus, layers)
+    return {layer: digest(canonical_json([texts, *shared])) for layer, texts in found.items()}

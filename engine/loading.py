@@ -11,7 +11,9 @@ from pathlib import Path
 from engine.backends.base import Backend
 from engine.backends.local import LocalBackend
 from engine.checkpoints import Checkpoint, describe_checkpoint
-from engine.models import Model, choose_device, choose_dtype, load_model
+from engine.models import Model, load_model
+from engine.placement import choose_device
+from engine.weights import Quantize, compute_type
 from engine.writers import Identity
 from stores.budgets import remember_budget, remembered_budget
 from stores.database import Connection
@@ -28,6 +30,9 @@ class LazyModel:
     dtype: str = "auto"
     revision: str | None = None
     trust_remote_code: bool = False
+    quantize: Quantize | None = None
+    offload: bool = False
+    attention: str | None = None
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
@@ -49,7 +54,7 @@ class LazyModel:
     @property
     def compute_dtype(self) -> str:
         """The type it computes in, known before it is loaded."""
-        return choose_dtype(self.checkpoint, self.dtype, choose_device(self.device))
+        return compute_type(self.checkpoint, self.dtype, self.device, self.quantize)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

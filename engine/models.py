@@ -6,7 +6,7 @@ that tuple is after the final norm in most models, and is never used. Knows noth
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,28 +14,42 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    GenerationConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
-from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from engine.checkpoints import Checkpoint, describe_checkpoint, model_errors
+from engine.decoders import find_blocks, find_decoder
+from engine.placement import choose_device
 from engine.tokens import encode_raw
+from engine.weights import Quantize, choose_dtype, compute_type, load_weights
 from stores.errors import ModelError, UsageError
 
+__all__ = [
+    "Model",
+    "Quantize",
+    "check_layers",
+    "choose_device",
+    "choose_dtype",
+    "compute_type",
+    "default_layer",
+    "find_blocks",
+    "hooked",
+    "load_model",
+    "parse_layers",
+    "residual",
+]
+
 PROBE = "The door opened and a letter lay on the floor."
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 BlockHook = Callable[[nn.Module, tuple[Any, ...], Any], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A loaded model: `blocks[l]` is the decoder block of layer `l`."""
+    """A loaded model: `blocks[l]` is the decoder block of layer `l`.
+
+    `device` is where token ids go; a block on another card gives its residual stream there.
+    `dtype` is what `compute_type` says, `attention` the library's name of the attention in force.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -44,6 +58,7 @@ class Model:
     d_model: int
     device: torch.device
     dtype: str
+    attention: str
     name: str
     revision: str
     weights_sha: str
@@ -51,7 +66,7 @@ class Model:
     @property
     def backbone(self) -> nn.Module:
         """The text decoder without its unembedding."""
-        return _decoder(self.model)
+        return find_decoder(self.model)
 
     @property
     def end_tokens(self) -> frozenset[int]:
@@ -80,112 +95,64 @@ def load_model(
     dtype: str = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
+    quantize: Quantize | None = None,
+    offload: bool = False,
+    attention: str | None = None,
 ) -> Model:
     """Load a checkpoint for reading and generating, in evaluation mode, with its layers checked.
 
-    Weights come from safetensors only. `device` 'auto' is CUDA when there is one; `dtype` 'auto' is
-    float32 on a CPU and the checkpoint's own type on a GPU. Raises ModelError, UsageError.
+    Weights come from safetensors only. `device` 'auto' is the first card that holds them, else all
+    cards together, or the CPU where there is no card; blocks in host memory beside a card only with
+    `offload`. `dtype` 'auto' is float32 on a CPU and the checkpoint's own type on a card.
+    `quantize` '4bit' holds the blocks' weights as NF4 (see `compute_type`). `attention` None is the
+    fastest kind that is installed. Raises ModelError, UsageError.
     """
     checkpoint = describe_checkpoint(
         name_or_path, revision=revision, trust_remote_code=trust_remote_code
     )
-    where = choose_device(device)
+    held = compute_type(checkpoint, dtype, device, quantize)
     with model_errors(name_or_path):
-        tokenizer = AutoTokenizer.from_pretrained(
-            checkpoint.source,
-            revision=checkpoint.hub_revision,
+        tokenizer = _load_tokenizer(checkpoint, trust_remote_code)
+        network: Any = load_weights(
+            checkpoint,
+            device=device,
+            dtype=held,
+            attention=attention,
+            offload=offload,
             trust_remote_code=trust_remote_code,
-            local_files_only=checkpoint.offline,
         )
-        network = _load_weights(
-            checkpoint, choose_dtype(checkpoint, dtype, where), trust_remote_code
-        )
-        network = network.to(where).eval()  # type: ignore[arg-type]
     model = Model(
         model=network,
         tokenizer=tokenizer,
         blocks=find_blocks(network, checkpoint.n_layers),
         n_layers=checkpoint.n_layers,
         d_model=checkpoint.d_model,
-        device=where,
-        dtype=str(network.dtype).removeprefix("torch."),
+        device=network.get_input_embeddings().weight.device,
+        dtype=held,
+        attention=cast("Any", find_decoder(network)).config._attn_implementation,
         name=checkpoint.name,
         revision=checkpoint.revision,
         weights_sha=checkpoint.weights_sha,
     )
-    check_layers(model)
+    with model_errors(name_or_path):
+        check_layers(model)
     return model
 
 
-def choose_device(device: str = "auto") -> torch.device:
-    """'auto' is the first CUDA card, or the CPU. Raises UsageError for an unknown name."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise UsageError(f"device {device!r}: unknown; use auto, cpu, cuda or cuda:<n>") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"device {device!r}: no CUDA card is visible here; use --device cpu")
-    return chosen
-
-
-def choose_dtype(checkpoint: Checkpoint, dtype: str, device: torch.device) -> str:
-    """The type weights are computed in, known before they are read: 'float32', 'bfloat16', ..."""
-    if dtype == "auto":
-        own = checkpoint.config.get_text_config().dtype
-        dtype = "float32" if device.type == "cpu" or own is None else str(own)
-        dtype = dtype.removeprefix("torch.")
-    if dtype not in DTYPES:
-        raise UsageError(f"dtype {dtype!r}: unknown; use auto, {', '.join(DTYPES)}")
-    return dtype
-
-
-def _load_weights(checkpoint: Checkpoint, dtype: str, trust_remote_code: bool) -> PreTrainedModel:
-    """Weights of the checkpoint on the CPU. A weight left to chance is an error, not a warning."""
-    loader: Any = AutoModelForCausalLM
-    network, report = loader.from_pretrained(
+def _load_tokenizer(checkpoint: Checkpoint, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    auto: Any = AutoTokenizer
+    tokenizer = auto.from_pretrained(
         checkpoint.source,
         revision=checkpoint.hub_revision,
-        dtype=DTYPES[dtype],
-        use_safetensors=True,
         trust_remote_code=trust_remote_code,
         local_files_only=checkpoint.offline,
-        output_loading_info=True,
     )
-    absent = sorted(report["missing_keys"]) + sorted(key[0] for key in report["mismatched_keys"])
-    if absent:
-        raise ModelError(
-            f"model {checkpoint.source}: {len(absent)} weights are not in its safetensors files "
-            f"(first: {absent[0]}); download it again or choose a complete checkpoint"
-        )
-    # The checkpoint's own sampling habits would be added to ours; only its end tokens are kept.
-    settings: Any = GenerationConfig
-    network.generation_config = settings(eos_token_id=network.generation_config.eos_token_id)
-    return cast("PreTrainedModel", network)
+    return cast("PreTrainedTokenizerBase", tokenizer)
 
 
-def _decoder(network: Any) -> nn.Module:
-    return cast("nn.Module", network.get_decoder())
-
-
-def find_blocks(network: PreTrainedModel, n_layers: int) -> tuple[nn.Module, ...]:
-    """The decoder blocks, found by class inside the text decoder, never by module names."""
-    lists = [m for m in _decoder(network).children() if isinstance(m, nn.ModuleList)]
-    lists = [m for m in lists if len(m) == n_layers]
-    blocks = [m for m in lists if all(isinstance(b, GradientCheckpointingLayer) for b in m)]
-    found = blocks or lists
-    if len(found) != 1:
-        raise ModelError(
-            f"model {network.name_or_path}: {len(found)} lists of {n_layers} decoder blocks found "
-            f"in {type(network).__name__}, expected 1; this architecture is not supported"
-        )
-    return tuple(found[0])
-
-
-def residual(output: Tensor | tuple[Tensor, ...]) -> Tensor:
-    """The residual stream [b, t, d] out of what a block returned: a tensor, or a tuple's first."""
-    return output[0] if isinstance(output, tuple) else output
+def residual(output: Tensor | Sequence[Tensor]) -> Tensor:
+    """The residual stream [b, t, d] out of what a block returned: it alone, or before others."""
+    return output if isinstance(output, Tensor) else output[0]
 
 
 @contextmanager
@@ -209,26 +176,72 @@ def hooked(
 
 
 def check_layers(model: Model) -> None:
-    """Refuse a model whose blocks are not what `hidden_states` calls layers, or that overflows."""
+    """Refuse a model whose blocks are not what `hidden_states` calls layers, or that overflows.
+
+    Every block's output must be its entry there; the last one's, which has none, must be what the
+    final norm is given.
+    """
     outputs: dict[int, Tensor] = {}
     ids = torch.tensor([encode_raw(model, PROBE).ids], device=model.device)
     every = tuple(range(model.n_layers))
-    with torch.inference_mode(), hooked(model, every, outputs.__setitem__):
+    with torch.inference_mode(), hooked(model, every, outputs.__setitem__), _steps(model) as steps:
         run = model.backbone(input_ids=ids, use_cache=False, output_hidden_states=True)
     for layer in every:
         found = outputs.get(layer)
         shape = (1, ids.shape[1], model.d_model)
-        if found is None or found.shape != shape:
+        if not isinstance(found, Tensor) or found.shape != shape:
             raise ModelError(f"model {model.name}: block {layer} gives no residual stream {shape}")
         if not bool(torch.isfinite(found).all()):
             raise ModelError(
                 f"model {model.name}: layer {layer} overflows in {model.dtype}; use --dtype float32"
             )
-        if layer < model.n_layers - 1 and not torch.equal(found, run.hidden_states[layer + 1]):
-            raise ModelError(
-                f"model {model.name}: block {layer} is not layer {layer} of hidden_states; "
-                "this architecture is not supported"
-            )
+    if wrong := _strangers(outputs, run.hidden_states):
+        raise ModelError(
+            f"model {model.name}: block {wrong[0]} is not layer {wrong[0]} of hidden_states; "
+            "this architecture is not supported"
+        )
+    normed = [given for given, came in steps if _equal(came, run.last_hidden_state)]
+    if not any(_equal(each, outputs[every[-1]]) for each in (*normed, run.last_hidden_state)):
+        raise ModelError(
+            f"model {model.name}: block {every[-1]} does not end the residual stream; "
+            "this architecture is not supported"
+        )
+
+
+@contextmanager
+def _steps(model: Model) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """(given, came) of the simple modules outside the blocks, such as the final norm."""
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def note(_module: nn.Module, given: tuple[Any, ...], came: Any) -> None:
+        if given and isinstance(given[0], Tensor) and isinstance(came, Tensor):
+            seen.append((given[0], came))
+
+    inside = {module for block in model.blocks for module in block.modules()}
+    outside = (module for module in model.backbone.modules() if module not in inside)
+    simple = [module for module in outside if not any(True for _ in module.children())]
+    hooks = [module.register_forward_hook(note) for module in simple]
+    try:
+        yield seen
+    finally:
+        for each in hooks:
+            each.remove()
+
+
+def _strangers(outputs: dict[int, Tensor], states: tuple[Any, ...]) -> list[int]:
+    """Blocks but the last that `states` has no entry for, in order; most begin with the embedding,
+    a few with the first block."""
+    inner = sorted(outputs)[:-1]
+    unlike = (
+        [layer for layer in inner if not _equal(outputs[layer], states[layer + skipped])]
+        for skipped in (1, 0)
+    )
+    return min(unlike, key=len)
+
+
+def _equal(one: Tensor, other: Any) -> bool:
+    same = isinstance(other, Tensor) and one.shape == other.shape
+    return same and torch.equal(one, other.to(one.device))
 
 
 def default_layer(n_layers: int) -> int:

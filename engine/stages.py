@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from engine.generation import count_open, generate_texts
@@ -21,12 +21,17 @@ from stores.database import Connection
 from stores.failpoints import reach
 from stores.planning import plan, plan_dialogues, plan_stories
 from stores.protocol import Protocol
+from stores.rates import ANALYSIS, rate_metric
+from stores.results import publish
 from stores.runs import STOPPED, recorded_run
 from stores.workspace import Workspace
 
 if TYPE_CHECKING:  # they load torch, which an API writer has no use for
     from engine.extraction import ExtractionProgress, ExtractionSettings, ExtractionSummary
+    from engine.forecasting.forecast import Forecast
     from engine.loading import LazyModel
+    from engine.models import Model
+    from engine.selfcheck import Choice
 
 
 def plan_generation(conn: Connection, protocol: Protocol, settings: GenerationSettings) -> int:
@@ -93,6 +98,38 @@ def run_generation(
     return summary
 
 
+def forecast_extraction(
+    conn: Connection,
+    workspace: Workspace,
+    protocol: Protocol,
+    settings: ExtractionSettings,
+    model: LazyModel,
+) -> Forecast:
+    """Plan the rows and work out what reading them still takes; no weight is loaded.
+
+    Raises what `run_extraction` raises before it loads anything, but for the refusal itself.
+    """
+    from engine.forecasting.forecast import forecast
+
+    settings = replace(settings, retry_memory=False)  # which withdraws what is there
+    plan_reading(conn, workspace, protocol, settings, model)
+    return forecast(conn, workspace, settings, model)
+
+
+def plan_reading(
+    conn: Connection,
+    workspace: Workspace,
+    protocol: Protocol,
+    settings: ExtractionSettings,
+    model: LazyModel,
+) -> int:
+    """Give every done text a row; returns how many wait to be read. No weight is loaded."""
+    from engine.extraction import array_settings, plan_extraction
+
+    arrays = array_settings(model.checkpoint, model.compute_dtype, protocol, settings)
+    return plan_extraction(conn, workspace, arrays, settings)
+
+
 def run_extraction(
     conn: Connection,
     workspace: Workspace,
@@ -102,30 +139,89 @@ def run_extraction(
     *,
     progress: Callable[[ExtractionProgress], None],
     stop: threading.Event,
+    tell: Callable[[str], None] = lambda _line: None,
 ) -> ExtractionSummary:
-    """Read every finished text that lacks a wanted layer.
+    """Read every finished text that lacks a wanted layer; `tell` hears what the user should know.
 
-    Raises FingerprintMismatch before any weight is loaded, NotReady when there is no text.
+    Before any weight is loaded it raises FingerprintMismatch when the arrays were made with other
+    settings, NotReady when there is no text, NoRoom when disk or memory cannot suffice.
     """
-    from engine.extraction import ExtractionSummary, array_settings, extract, plan_extraction
+    from engine.extraction import ExtractionSummary
+    from engine.forecasting.fitting import cautions, require_fit
+    from engine.forecasting.forecast import forecast
+    from engine.selfcheck import choose_batching
 
-    checkpoint = model.checkpoint
-    arrays = array_settings(checkpoint, model.compute_dtype, protocol, settings)
-    if plan_extraction(conn, workspace, arrays, settings) == 0:
-        return ExtractionSummary(0, 0, 0, {}, stopped=False, elapsed_s=0.0)
+    if plan_reading(conn, workspace, protocol, settings, model) == 0:
+        return ExtractionSummary()
+    expected = forecast(conn, workspace, settings, model)
+    require_fit(expected)
+    choice = choose_batching(model.loaded, settings.layers, settings.batching)
+    for line in (*cautions(expected), *([choice.reason] if choice.reason else [])):
+        tell(line)
+    return _read(conn, workspace, protocol, settings, model, choice, progress=progress, stop=stop)
+
+
+def _read(
+    conn: Connection,
+    workspace: Workspace,
+    protocol: Protocol,
+    settings: ExtractionSettings,
+    model: LazyModel,
+    choice: Choice,
+    *,
+    progress: Callable[[ExtractionProgress], None],
+    stop: threading.Event,
+) -> ExtractionSummary:
+    """The run itself, recorded with what was chosen for it."""
+    from engine.budget import open_budget
+    from engine.extraction import extract
+
+    loaded, device = model.loaded, str(model.loaded.device)
+    which = f"{loaded.name} {loaded.dtype}"
+    budget = open_budget(conn, settings.tokens_per_batch, model=which, device=device)
+    how = {"tokens_per_batch": budget.tokens, **asdict(choice), "attention": loaded.attention}
     with recorded_run(
         conn,
         "extract",
-        asdict(settings),
+        {**asdict(settings), **how, "dtype": loaded.dtype, "device": device},
         protocol_digest=protocol.digest,
         reader=settings.reader,
         corpus=settings.corpus,
-        model=checkpoint.name,
-        model_revision=checkpoint.weights_sha,
+        model=loaded.name,
+        model_revision=loaded.weights_sha,
     ) as run:
         summary = extract(
-            conn, workspace, protocol, model.loaded, settings, progress=progress, stop=stop
+            conn,
+            workspace,
+            protocol,
+            loaded,
+            settings,
+            batching=choice.batching,
+            budget=budget,
+            progress=progress,
+            stop=stop,
         )
+        if summary.tokens:
+            _publish_rate(conn, run.id, settings, loaded, summary)
         if summary.stopped:
             run.outcome = STOPPED
     return summary
+
+
+def _publish_rate(
+    conn: Connection,
+    run_id: int,
+    settings: ExtractionSettings,
+    model: Model,
+    summary: ExtractionSummary,
+) -> None:
+    """The rate of this run as a metric, for the forecasts of later ones."""
+    from engine.forecasting.forecast import reading_place
+
+    rate = rate_metric(
+        tokens=summary.tokens,
+        seconds=summary.elapsed_s,
+        layer=settings.layers[-1],
+        where=reading_place(model.dtype, model.device),
+    )
+    publish(conn, run_id, settings.reader, settings.corpus, ANALYSIS, [rate])

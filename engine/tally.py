@@ -41,6 +41,28 @@ class GenerationProgress:
             return None
         return self.cost_usd * self.total / self.done
 
+    @property
+    def told(self) -> str:
+        """What a progress line says beside the bar."""
+        seconds = max(self.elapsed_s, 1e-9)
+        said = [
+            f"{self.rate:.1f}/s",
+            f"{self.calls / seconds:.1f} calls/s",
+            f"{self.tokens} tokens",
+        ]
+        if self.cost_usd is not None:
+            projected = self.projected_cost_usd
+            expected = f" of about ${projected:.2f}" if projected else ""
+            said.append(f"${self.cost_usd:.4f}{expected}")
+        if self.rejections:
+            refused = ", ".join(f"{reason} {n}" for reason, n in sorted(self.rejections.items()))
+            said.append(f"refused: {refused}")
+        if self.failures:
+            said.append(f"failed: {self.failures}")
+        if self.done and self.total > self.done:
+            said.append(f"{(self.total - self.done) / self.rate:.0f} s left")
+        return ", ".join([*said, self.note] if self.note else said)
+
 
 @dataclass(frozen=True, slots=True)
 class GenerationSummary:

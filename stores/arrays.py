@@ -1,7 +1,7 @@
 """Arrays of floats as plain Zarr v3: metadata and whole chunks, durable before anybody trusts them.
 
-zarr renames its files atomically but never syncs them, so chunk files are synced here; metadata,
-a small document of the Zarr v3 specification, is written here. Knows nothing of SQLite or texts.
+Both are small matters of the Zarr v3 specification and are written here, because zarr itself never
+syncs a file; reading is left to zarr. Knows nothing of SQLite or texts.
 """
 
 import hashlib
@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from google_crc32c import value as crc32c
 from numpy.typing import NDArray
 
-from stores.errors import EngineError, FingerprintMismatch, NotReady, StoreCorrupt
-from stores.files import PARTIAL_SUFFIX, sync, write_file_atomically
+from stores.errors import FingerprintMismatch, NotReady, StoreCorrupt
+from stores.files import PARTIAL_SUFFIX, make_folder, sync, write_file_atomically
 
 Floats = NDArray[Any]
 
+CHECKSUM_BYTES = 4
 GROUP = {"attributes": {}, "zarr_format": 3, "node_type": "group"}
 
 
@@ -112,6 +114,7 @@ def require_array(root: Path, name: str, wanted: dict[str, Any]) -> Path:
             )
         if found["shape"][0] < wanted["shape"][0]:
             write_metadata(path, {**found, "shape": wanted["shape"]})
+    make_folder(path / "c")  # here, so that writing a chunk need not sync the array's own folder
     # even when nothing was written: an earlier run may have been killed just before this
     for folder in [path, *folders[::-1], root.parent, root.parent.parent]:
         sync(folder)
@@ -126,30 +129,46 @@ def write_metadata(node: Path, document: Mapping[str, Any]) -> None:
 def write_block(path: Path, chunk: int, block: Floats) -> ChunkFile:
     """Write one whole chunk durably: block [rows, columns], rows it lacks become NaN.
 
-    The same block gives the same bytes whatever was there before, because zarr never has to read
-    the old chunk. Raises EngineError when the disk refuses, ValueError when the block does not fit.
+    Raises NotReady when there is no such array, EngineError when the disk refuses, ValueError when
+    the block does not fit.
     """
-    import zarr
+    metadata = read_metadata(path)
+    if metadata is None:
+        raise NotReady(f"{path} is no array; run `cli.py doctor --repair`")
+    return write_payload(path, chunk, encode_chunk(metadata, chunk, block, np.arange(len(block))))
 
-    # a chunk of nothing but NaN is a file too, because every receipt has one
-    array = zarr.open_array(path, mode="r+").with_config({"write_empty_chunks": True})
-    first = chunk * array.chunks[0]
-    last = min(first + array.chunks[0], array.shape[0])
-    whole = np.full((max(last - first, 0), array.shape[1]), np.nan, dtype=array.dtype)
-    if block.ndim != 2 or len(block) > len(whole) or block.shape[1] != whole.shape[1]:
-        raise ValueError(f"{path}: a block {block.shape} does not fit chunk {chunk} {whole.shape}")
-    whole[: len(block)] = block
-    file = chunk_path(path, chunk)
-    try:
-        array[first:last] = whole
-        for node in (file, file.parent, file.parent.parent, path):
-            sync(node)
-    except OSError as error:
-        raise EngineError(
-            f"{file}: cannot write {whole.nbytes:,} bytes ({error.strerror}); "
-            "make room, then run the same command again: it goes on from here"
-        ) from error
-    return describe_chunk(file)
+
+def encode_chunk(
+    metadata: Mapping[str, Any], chunk: int, block: Floats, places: NDArray[np.intp]
+) -> memoryview:
+    """The bytes of a chunk file, a copy: block [rows, columns] at `places` of the chunk, else NaN.
+
+    They are the bytes that zarr would write, whatever the chunk held before. Raises ValueError when
+    the block does not fit the array that `metadata` describes.
+    """
+    rows, columns = metadata["shape"]
+    shape = metadata["chunk_grid"]["configuration"]["chunk_shape"]
+    room = (max(min(shape[0], rows - chunk * shape[0]), 0), columns)
+    if block.ndim != 2 or block.shape[1] != columns or max(places, default=-1) >= room[0]:
+        raise ValueError(f"a block {block.shape} does not fit chunk {chunk} {room}")
+    dtype = np.dtype(metadata["data_type"]).newbyteorder("<")
+    payload = np.empty(dtype.itemsize * shape[0] * shape[1] + CHECKSUM_BYTES, np.uint8)
+    numbers, checksum = payload[:-CHECKSUM_BYTES], payload[-CHECKSUM_BYTES:].view("<u4")
+    laid_out = numbers.view(dtype).reshape(shape)
+    laid_out[:] = np.nan
+    laid_out[places] = block
+    checksum[:] = crc32c(numbers)
+    return payload.data
+
+
+def write_payload(path: Path, chunk: int, payload: memoryview) -> ChunkFile:
+    """Put the bytes of one chunk on the disk; safe in any thread, for one chunk one at a time.
+
+    Raises EngineError when the disk refuses.
+    """
+    write_file_atomically(chunk_path(path, chunk), payload, folders=2)
+    # reading the file back would digest the same memory, its cached pages, and say no more
+    return ChunkFile(_digest(payload), len(payload))
 
 
 def read_block(path: Path, rows: slice) -> Floats:
@@ -170,7 +189,11 @@ def read_block(path: Path, rows: slice) -> Floats:
 def describe_chunk(file: Path) -> ChunkFile:
     """Read a chunk file and digest its bytes as they are on disk."""
     payload = file.read_bytes()
-    return ChunkFile(f"sha256:{hashlib.sha256(payload).hexdigest()}", len(payload))
+    return ChunkFile(_digest(payload), len(payload))
+
+
+def _digest(payload: bytes | memoryview) -> str:
+    return f"sha256:{hashlib.sha256(payload).hexdigest()}"
 
 
 def chunk_fault(file: Path, receipt: ChunkFile) -> str | None:

@@ -14,6 +14,7 @@
     |- ModelError               a model cannot be found, loaded or trusted
     |- BackendError             a generation backend refuses or cannot answer
     |  |- QuotaUsedUp           a provider refuses until its quota resets
+    |- NoRoom                   this machine lacks the disk or the memory that the work needs
 
 A bug keeps its traceback: only `EngineError` is turned into one line by the command line.
 """
@@ -77,3 +78,7 @@ class BackendError(EngineError):
 
 class QuotaUsedUp(BackendError):
     """A provider refuses until its quota resets: nothing is wrong, and nothing more can be done."""
+
+
+class NoRoom(EngineError):
+    """This machine lacks the disk or the memory that the work needs; nothing was begun."""

@@ -15,13 +15,28 @@ GENERATION = ("planned", "leased", "answered", "recorded", "settling", "settled"
 before it is durable; after the raw reply is durable, before it is parsed; between the texts of one
 reply, inside their transaction; after the texts are durable."""
 
+EXTRACTION = (
+    "rows_planned",
+    "chunk_started",
+    "chunk_computed",
+    "receipts_dropped",
+    "bytes_written",
+    "receipts_written",
+)
+"""After every text has its row; after the texts of a chunk are read, before the model sees them;
+after the model, before its rows are handed to be written; after the old receipts of a chunk are
+gone, before its files change; after its files are durable, before their receipts; after receipts
+and statuses are durable."""
+
+PLACES = GENERATION + EXTRACTION
+
 _reached: Counter[str] = Counter()
 
 
 def reach(name: str) -> None:
     """Die here if the environment says so. Raises ValueError for a name that is not listed."""
-    if name not in GENERATION:
-        raise ValueError(f"no failpoint {name!r}; known: {', '.join(GENERATION)}")
+    if name not in PLACES:
+        raise ValueError(f"no failpoint {name!r}; known: {', '.join(PLACES)}")
     wanted = os.environ.get(VARIABLE)
     if wanted is None:
         return

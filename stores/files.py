@@ -12,10 +12,11 @@ from stores.errors import EngineError
 PARTIAL_SUFFIX = ".partial"
 
 
-def write_file_atomically(path: Path, payload: bytes) -> None:
+def write_file_atomically(path: Path, payload: bytes | memoryview, *, folders: int = 1) -> None:
     """Put `payload` at `path`: readers see the old file or the new one, never a part.
 
-    Missing folders are made. When this returns, file and folder entry are on the disk.
+    Missing folders are made. When this returns, the file is on the disk and so are the entries of
+    that many `folders` above it, which a killed run may have made and not synced.
 
     Raises:
         EngineError: the bytes could not be written; whatever stood at `path` is untouched.
@@ -31,7 +32,8 @@ def write_file_atomically(path: Path, payload: bytes) -> None:
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
-        sync(path.parent)
+        for folder in path.parents[:folders]:
+            sync(folder)
     except OSError as error:
         raise EngineError(
             f"{path} could not be written ({error.strerror}): free space or check its folder's "

@@ -3,11 +3,11 @@
 Knows nothing of files or texts; importing it is cheap.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from stores.database import Connection
 from stores.errors import NotReady
-from stores.texts import Kind
+from stores.texts import KINDS, Kind
 
 HERE = "reader = ? AND corpus = ? AND kind = ?"
 
@@ -20,7 +20,7 @@ def chunk_length(conn: Connection, reader: str, corpus: str, kind: Kind) -> int:
     query = f"SELECT chunk_rows FROM arrays WHERE {HERE}"
     found = conn.execute(query, (reader, corpus, kind)).fetchone()
     if found is None:
-        run = f"`cli.py extract --reader {reader} --corpus {corpus}`"
+        run = _extract(reader, corpus)
         raise NotReady(f"reader {reader} never read corpus {corpus}; run {run}")
     return int(found["chunk_rows"])
 
@@ -65,3 +65,43 @@ def drop_receipts(
             f"WHERE {HERE} AND row >= ? AND row < ? AND status <> 'pending'",
             (reader, corpus, kind, chunk * size, (chunk + 1) * size),
         )
+
+
+def mean_norms(
+    conn: Connection, reader: str, corpus: str, kinds: Sequence[Kind] = KINDS
+) -> dict[int, float]:
+    """The mean residual norm over the rows that are done, for each layer with any receipt.
+
+    A row counts at the layers for which it was done when they were written.
+    Raises NotReady when there is none, and when a layer lacks a chunk or the norms of one.
+    """
+    places: list[Here] = [(reader, corpus, kind) for kind in kinds]
+    means = {}
+    for layer in sorted({layer for here in places for layer in written_layers(conn, *here)}):
+        norms = [norm for here in places for norm in _chunk_norms(conn, here, layer)]
+        if rows := sum(done for _, done in norms):
+            means[layer] = sum(norm * done for norm, done in norms) / rows
+    if not means:
+        raise NotReady(f"no text of corpus {corpus} has a norm yet; run {_extract(reader, corpus)}")
+    return means
+
+
+def _chunk_norms(conn: Connection, here: Here, layer: int) -> list[tuple[float, int]]:
+    """The mean norm of each chunk that has done rows, and how many it has."""
+    reader, corpus, kind = here
+    query = f"SELECT chunk, rows, norm, done FROM receipts WHERE {HERE} AND layer = ?"
+    found = conn.execute(query, (*here, layer)).fetchall()
+    place = f"layer {layer} of {corpus}/{kind} by reader {reader}"
+    if {row["chunk"]: row["rows"] for row in found} != planned_chunks(conn, *here):
+        run = _extract(reader, corpus, f" --layers {layer}")
+        raise NotReady(f"{place} lacks chunks; run {run}")
+    if any(row["done"] is None for row in found):
+        raise NotReady(
+            f"{place} was extracted before norms were kept; extract the corpus under another "
+            "--reader to have them"
+        )
+    return [(row["norm"], row["done"]) for row in found if row["done"]]
+
+
+def _extract(reader: str, corpus: str, more: str = "") -> str:
+    return f"`cli.py extract --reader {reader} --corpus {corpus}{more}`"

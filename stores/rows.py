@@ -6,7 +6,7 @@ chunk whose rows changed loses its receipts. Knows nothing of Zarr or models; im
 
 import hashlib
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
@@ -122,6 +122,18 @@ def plan_rows(conn: Connection, reader: str, corpus: str, kind: Kind) -> int:
     return len(new)
 
 
+def retry_rows(conn: Connection, reader: str, corpus: str, kind: Kind, reason: str) -> int:
+    """Queue again every chunk that holds rows failed for `reason`; return how many they are."""
+    here = (reader, corpus, kind)
+    query = f"SELECT row FROM activations WHERE {HERE} AND status = 'failed' AND reason = ?"
+    with transaction(conn):
+        size = chunk_length(conn, *here)
+        rows = [row for (row,) in conn.execute(query, (*here, reason))]
+        for chunk in sorted({row // size for row in rows}):
+            drop_receipts(conn, *here, chunk)
+    return len(rows)
+
+
 def _forget_rows(conn: Connection, here: Here, plans: Iterable[RowPlan]) -> None:
     query = f"DELETE FROM activations WHERE {HERE} AND row = ?"
     conn.executemany(query, [(*here, plan.row) for plan in plans])
@@ -213,17 +225,33 @@ def activations_digest(
 
     `layers` defaults to all; what is extracted at other layers does not change the digest.
     """
-    seen = hashlib.sha256()
+    return next(_digests(conn, reader, corpus, [layers]))
+
+
+def layer_digests(
+    conn: Connection, reader: str, corpus: str, layers: Sequence[int]
+) -> dict[int, str]:
+    """`activations_digest` of each layer alone; what all share is read once."""
+    found = _digests(conn, reader, corpus, [[layer] for layer in layers])
+    return dict(zip(layers, found, strict=True))
+
+
+def _digests(
+    conn: Connection, reader: str, corpus: str, choices: Iterable[Sequence[int] | None]
+) -> Iterator[str]:
     settings = "SELECT kind, settings FROM arrays WHERE reader = ? AND corpus = ? ORDER BY kind"
     receipts = """
         SELECT kind, layer, chunk, sha256 FROM receipts WHERE reader = ? AND corpus = ?
         ORDER BY kind, layer, chunk"""
-    for found in conn.execute(settings, (reader, corpus)):
-        seen.update(canonical_json(list(found)).encode())
-    for found in conn.execute(receipts, (reader, corpus)):
-        if layers is None or found["layer"] in layers:
-            seen.update(canonical_json(list(found)).encode())
-    for kind in KINDS:
-        for row in _labelled_rows(conn, reader, corpus, kind):
-            seen.update(canonical_json(list(row)).encode())
-    return f"sha256:{seen.hexdigest()}"
+    opening = _canonical(conn.execute(settings, (reader, corpus)))
+    written = conn.execute(receipts, (reader, corpus)).fetchall()
+    labels = b"".join(_canonical(_labelled_rows(conn, reader, corpus, kind)) for kind in KINDS)
+    for layers in choices:
+        seen = hashlib.sha256(opening)
+        seen.update(_canonical(row for row in written if layers is None or row["layer"] in layers))
+        seen.update(labels)
+        yield f"sha256:{seen.hexdigest()}"
+
+
+def _canonical(rows: Iterable[sqlite3.Row]) -> bytes:
+    return b"".join(canonical_json(list(row)).encode() for row in rows)

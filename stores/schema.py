@@ -266,3 +266,8 @@ CREATE TABLE budgets (
     PRIMARY KEY (stage, model, device)
 ) STRICT""",
 )
+
+EXTRACTION_AT_SCALE = (
+    "ALTER TABLE receipts ADD COLUMN norm REAL",
+    "ALTER TABLE receipts ADD COLUMN done INTEGER",
+)

@@ -186,6 +186,8 @@ receipts: One row per chunk of an array that is durably on disk.
     bytes           size of the chunk file
     rows            rows planned in the chunk
     created_at
+    norm            mean residual norm of the rows that were done; NULL when not kept, or for none
+    done            rows that were done when it was written; NULL when not kept
 vectors: One row per stored set of emotion vectors.
     reader
     corpus

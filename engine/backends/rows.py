@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from engine.backends.base import Request
 
 IDLE_SHARE = 8
 """Places stand idle until they are one in so many: to fill them costs a pass and a copy."""
-_SHORT_OF_MEMORY = ("DefaultCPUAllocator", "MPS backend out of memory")
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -76,10 +74,3 @@ def longest(rows: Sequence[Row]) -> int:
     """What each of these rows may take when they are padded to one another, in tokens."""
     prompts = max((len(row.prompt) for row in rows), default=0)
     return prompts + max((row.limit for row in rows), default=0)
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an allocator of torch, of a card or of the CPU, found no memory."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
-    return any(name in str(error) for name in _SHORT_OF_MEMORY)

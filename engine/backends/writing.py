@@ -16,8 +16,9 @@ from typing import Any, Protocol
 import torch
 
 from engine.backends.base import Failure, Reply, Request, Requests
-from engine.backends.rows import IDLE_SHARE, Row, TokenBudget, is_out_of_memory, longest
+from engine.backends.rows import IDLE_SHARE, Row, TokenBudget, longest
 from engine.backends.sampling import row_numbers
+from engine.memory import is_out_of_memory
 from engine.models import Model
 from engine.tokens import encode_prompt
 

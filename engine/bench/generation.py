@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -52,6 +52,20 @@ class GenerationBench:
     """Batches of `workers` prompts in their order, each waiting for its slowest row."""
     times_alone: float
     times_padded: float
+
+    columns: ClassVar[tuple[str, ...]] = ("way", "local backend is", "stories/s", "tokens/s")
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """What a reader wants to see first, under `columns`."""
+        ways = (
+            (f"local backend ({self.mode}), {self.workers} rows", self.backend, 1.0),
+            ("one prompt at a time", self.alone, self.times_alone),
+            (f"padded batches of {self.workers}", self.padded, self.times_padded),
+        )
+        return [
+            (way, f"{times:.1f} x", f"{rate.stories_per_s:.1f}", f"{rate.tokens_per_s:.0f}")
+            for way, rate, times in ways
+        ]
 
 
 def measure_generation(

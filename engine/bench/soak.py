@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from engine.bench.server import Script, serve_apart
 from engine.settings import GenerationSettings
@@ -44,6 +44,8 @@ class Soak:
     """Resident memory at the end less that at a tenth of the way."""
     most_open_files: int
     server_calls: int
+
+    columns: ClassVar[tuple[str, ...]] = ("measured", "value")
 
     @property
     def ms_per_story(self) -> float:

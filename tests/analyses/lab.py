@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from analyses.base import Inputs
-from stores.activations import ArraySettings, RowOutcome, open_arrays, write_chunk
+from stores.activations import ArraySettings, RowOutcome, open_arrays
+from stores.chunks import Block, write_chunk
 from stores.corpora import open_corpus
 from stores.database import Connection, transaction
 from stores.planning import PlannedText, plan, plan_dialogues, plan_stories
@@ -115,15 +116,16 @@ def write_activations(
     chunk_rows: int = 17,
 ) -> list[Row]:
     """Store each layer's function of a row; rows in `short` are rejected as too short."""
-    settings = ArraySettings("toy", "r", "w", 9, d_model, 50, "raw", "float32", "p")
+    settings = ArraySettings("toy", "r", "w", 9, d_model, 50, "raw", "float32", lab.protocol.digest)
     place = (lab.conn, lab.workspace, READER, CORPUS, kind)
     open_arrays(*place, settings, chunk_rows)
     plan_rows(lab.conn, READER, CORPUS, kind)
     rows = {row.row: row for row in read_rows(lab.conn, READER, CORPUS, kind)}
     for chunk in pending_chunks(lab.conn, READER, CORPUS, kind, sorted(layers)):
         planned = [rows[part.row] for part in chunk.rows]
+        norms = np.ones(len(planned), np.float32)
         blocks = {
-            layer: np.stack([make(row) for row in planned]).astype(np.float32)
+            layer: Block(np.stack([make(row) for row in planned]).astype(np.float32), norms)
             for layer, make in layers.items()
         }
         outcomes = [

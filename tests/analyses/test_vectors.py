@@ -1,5 +1,6 @@
 """Laws of building vectors from stored activations."""
 
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 from analyses import vectors
+from analyses.methods.directions import EmotionMeans
 from analyses.vectors import VectorsSummary, build_vectors
 from stores.database import Connection
 from stores.errors import FingerprintMismatch, NotReady
@@ -167,6 +169,22 @@ def test_a_run_stopped_before_its_metrics_is_made_good(
     assert _build(lab).built == (2,)
     assert lab.outcomes() == [("vectors build", "stopped"), ("vectors build", "done")]
     assert _metric(lab, "texts").value == E * 6
+
+
+def test_a_build_that_fails_half_way_leaves_no_thread(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fill(lab)
+    before = set(threading.enumerate())
+
+    def stop(*_: object) -> None:
+        assert set(threading.enumerate()) > before
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(EmotionMeans, "add", stop)
+    with pytest.raises(KeyboardInterrupt) as raised:
+        _build(lab)
+    assert set(threading.enumerate()) == before, raised
 
 
 def test_an_emotion_without_a_story_is_named(lab: Lab) -> None:

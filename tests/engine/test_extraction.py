@@ -13,6 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from engine.budget import ExtractionBudget
 from engine.checkpoints import describe_checkpoint
 from engine.extraction import (
     ExtractionProgress,
@@ -24,12 +25,13 @@ from engine.extraction import (
 )
 from engine.models import Model, load_model
 from engine.tokens import encode_chat, encode_raw
-from stores.activations import read_layer
 from stores.corpora import open_corpus
 from stores.database import Connection, digest, open_database
 from stores.errors import FingerprintMismatch, NotReady
+from stores.layers import read_layer
 from stores.planning import PlannedText, plan
 from stores.protocol import Protocol
+from stores.receipts import mean_norms
 from stores.rows import Row, read_rows
 from stores.texts import Kind, commit, lease
 from stores.workspace import Workspace
@@ -88,11 +90,21 @@ def run(
     *,
     stop: threading.Event | None = None,
     progress: Any = lambda _progress: None,
+    budget: ExtractionBudget | None = None,
     **changes: Any,
 ) -> ExtractionSummary:
     settings = replace(SETTINGS, **changes)
-    stop = stop or threading.Event()
-    return extract(conn, workspace, protocol, model, settings, progress=progress, stop=stop)
+    return extract(
+        conn,
+        workspace,
+        protocol,
+        model,
+        settings,
+        batching="padded" if settings.batching == "auto" else settings.batching,
+        budget=budget or ExtractionBudget(settings.tokens_per_batch or 120),
+        progress=progress,
+        stop=stop or threading.Event(),
+    )
 
 
 def layer_of(workspace: Workspace, layer: int, kind: Kind = "stories") -> NDArray[np.float32]:
@@ -141,6 +153,64 @@ def test_rows_tell_their_tokens(
     ids = np.asarray(encode_raw(tiny, STORIES[0]).ids, dtype="<i4")
     stored = conn.execute("SELECT tokens_sha FROM activations WHERE row = 0 AND kind = 'stories'")
     assert stored.fetchone()[0] == digest(ids.tobytes())
+
+
+@pytest.mark.usefixtures("texts")
+def test_receipts_keep_the_mean_residual_norm_of_the_pooled_tokens(
+    conn: Connection, workspace: Workspace, protocol: Protocol, tiny: Model
+) -> None:
+    add_texts(conn, ["A b c."], slot=90)  # too short: it has no norm
+    run(conn, workspace, protocol, tiny)
+    norms = []
+    for text in (*STORIES, *DIALOGUES):
+        encoded = encode_raw(tiny, text)
+        with torch.inference_mode():
+            states = tiny.model.model(torch.tensor([encoded.ids]), output_hidden_states=True)
+        pooled = states.hidden_states[2][0, encoded.content.start + START :]
+        norms.append(float(pooled.norm(dim=-1).mean()))
+    assert mean_norms(conn, "tiny", "toy")[1] == pytest.approx(np.mean(norms), rel=1e-5)
+    stories = mean_norms(conn, "tiny", "toy", ["stories"])
+    assert stories[1] == pytest.approx(np.mean(norms[: len(STORIES)]), rel=1e-5)
+
+
+@pytest.mark.usefixtures("texts")
+@pytest.mark.parametrize("batching", ["packed", "alone"])
+def test_every_batching_gives_the_same_numbers(
+    conn: Connection, workspace: Workspace, protocol: Protocol, tiny: Model, batching: Any
+) -> None:
+    run(conn, workspace, protocol, tiny)
+    run(conn, workspace, protocol, tiny, reader="other", batching=batching)
+    for layer in SETTINGS.layers:
+        other = read_layer(workspace, "other", "toy", "stories", layer)
+        assert close(layer_of(workspace, layer), other)
+
+
+@pytest.mark.usefixtures("texts")
+def test_a_text_that_memory_cannot_hold_fails_alone(
+    conn: Connection, workspace: Workspace, protocol: Protocol, tiny: Model
+) -> None:
+    lengths = [len(encode_raw(tiny, text).ids) for text in STORIES]
+
+    def refuse(_module: Any, _args: Any, inputs: dict[str, Any]) -> None:
+        if inputs["input_ids"].shape[1] == max(lengths):
+            raise torch.OutOfMemoryError("simulated")
+
+    hook = tiny.backbone.register_forward_pre_hook(refuse, with_kwargs=True)
+    try:
+        summary = run(conn, workspace, protocol, tiny, budget=ExtractionBudget(4000))
+    finally:
+        hook.remove()
+    assert summary.outcomes == {"done": 12, "out_of_memory": 1}
+    assert (summary.rows, summary.shrunk) == (13, True)
+    longest = int(np.argmax(lengths))
+    assert [row.row for row in rows_of(conn) if row.status == "failed"] == [longest]
+    expected = plain_means(tiny, STORIES, 1)
+    assert close(np.delete(layer_of(workspace, 1), longest, 0), np.delete(expected, longest, 0))
+    assert run(conn, workspace, protocol, tiny).rows == 0
+    again = run(conn, workspace, protocol, tiny, retry_memory=True)
+    assert (again.chunks, again.rows) == (1, len(STORIES) - longest // 4 * 4)
+    assert close(layer_of(workspace, 1), expected)
+    assert run(conn, workspace, protocol, tiny, retry_memory=True).rows == 0
 
 
 @pytest.mark.usefixtures("texts")
@@ -290,7 +360,7 @@ def test_a_stop_drops_the_chunk_at_hand(
     stop = threading.Event()
 
     def stop_in_the_second_chunk(progress: ExtractionProgress) -> None:
-        if progress.rows > 5:
+        if progress.done > 5:
             stop.set()
 
     summary = run(conn, workspace, protocol, tiny, stop=stop, progress=stop_in_the_second_chunk)
@@ -306,7 +376,7 @@ def test_progress_ends_at_its_total(
 ) -> None:
     seen: list[ExtractionProgress] = []
     run(conn, workspace, protocol, tiny, progress=seen.append)
-    assert (seen[-1].rows, seen[-1].total) == (13, 13)
+    assert (seen[-1].done, seen[-1].total) == (13, 13)
     ids = [encode_raw(tiny, text).ids for text in (*STORIES, *DIALOGUES)]
     assert seen[-1].tokens == sum(map(len, ids))
 

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from engine.checkpoints import describe_checkpoint
 from engine.models import (
@@ -70,6 +72,16 @@ def test_blocks_in_another_order_are_refused(tiny: Model) -> None:
         check_layers(replace(tiny, blocks=swapped))
 
 
+def test_blocks_that_lack_the_last_one_are_refused(tiny: Model) -> None:
+    with pytest.raises(ModelError, match="block 2 does not end the residual stream"):
+        check_layers(replace(tiny, blocks=tiny.blocks[:3], n_layers=3))
+
+
+def test_blocks_that_lack_the_first_one_are_refused(tiny: Model) -> None:
+    with pytest.raises(ModelError, match="block 0 is not layer 0"):
+        check_layers(replace(tiny, blocks=tiny.blocks[1:], n_layers=3))
+
+
 def test_modules_that_give_no_residual_stream_are_refused(tiny: Model) -> None:
     inner: Any = tiny.blocks[0]
     with pytest.raises(ModelError, match="block 0 gives no residual stream"):
@@ -79,6 +91,36 @@ def test_modules_that_give_no_residual_stream_are_refused(tiny: Model) -> None:
 def test_an_unknown_arrangement_of_blocks_is_refused(tiny: Model) -> None:
     with pytest.raises(ModelError, match="0 lists of 5 decoder blocks"):
         find_blocks(tiny.model, 5)
+
+
+def test_a_list_of_other_modules_as_long_as_the_blocks_is_not_taken(tiny_path: Path) -> None:
+    """Nor is a tower inside the decoder, or a list inside every block."""
+    network: Any = load_model(str(tiny_path), device="cpu").model
+    blocks = tuple(network.model.layers)
+    network.model.adapters = nn.ModuleList(nn.Linear(32, 32) for _ in blocks)
+    network.model.inner = nn.Module()
+    network.model.inner.layers = nn.ModuleList(type(blocks[0])(network.config, 0) for _ in blocks)
+    blocks[0].experts = nn.ModuleList(nn.Linear(32, 32) for _ in blocks)
+    assert find_blocks(network, 4) == blocks
+
+
+def test_a_network_that_the_decoder_holds_is_the_decoder_only_if_it_is_of_text(
+    tiny_path: Path,
+) -> None:
+    model = load_model(str(tiny_path), device="cpu")
+    network: Any = model.model
+    decoder, blocks = model.backbone, model.blocks
+    shape: Any = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4}
+    network.model.tower = SiglipVisionModel(SiglipVisionConfig(**shape))
+    assert model.backbone is decoder
+    assert find_blocks(network, 4) == blocks
+
+
+def test_two_lists_that_may_be_the_blocks_are_refused(tiny_path: Path) -> None:
+    network: Any = load_model(str(tiny_path), device="cpu").model
+    network.model.others = nn.ModuleList(network.model.layers)
+    with pytest.raises(ModelError, match="2 lists of 4 decoder blocks"):
+        find_blocks(network, 4)
 
 
 def test_a_model_that_overflows_is_refused(tiny_path: Path, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stores.activations import ArraySettings, RowOutcome, open_arrays, write_chunk
+from stores.activations import ArraySettings, RowOutcome, open_arrays
+from stores.chunks import Block, write_behind
 from stores.corpora import open_corpus
 from stores.database import Connection, digest
 from stores.planning import PlannedText, plan
@@ -52,9 +53,13 @@ def numbers(layer: int, text_sha: str, d_model: int) -> NDArray[np.float32]:
     return np.random.default_rng(seed).standard_normal(d_model).astype(np.float32)
 
 
-def blocks(chunk: ChunkPlan, d_model: int = 5) -> dict[int, NDArray[np.float32]]:
+def blocks(chunk: ChunkPlan, d_model: int = 5) -> dict[int, Block]:
+    """What would be computed for a chunk; the norm of a row is its layer plus its row plus one."""
+    norms = np.array([row.row + 1 for row in chunk.rows], np.float32)
     return {
-        layer: np.stack([numbers(layer, row.text_sha, d_model) for row in chunk.rows])
+        layer: Block(
+            np.stack([numbers(layer, row.text_sha, d_model) for row in chunk.rows]), norms + layer
+        )
         for layer in chunk.layers_missing
     }
 
@@ -76,9 +81,9 @@ def extract(
     open_arrays(conn, workspace, *here, settings, chunk_rows)
     plan_rows(conn, *here)
     pending = pending_chunks(conn, *here, layers)
-    for chunk in pending:
-        found = blocks(chunk, settings.d_model)
-        write_chunk(conn, workspace, *here, chunk.chunk, found, outcomes(chunk))
+    with write_behind(conn, workspace) as writer:
+        for chunk in pending:
+            writer.write(here, chunk.chunk, blocks(chunk, settings.d_model), outcomes(chunk))
     return [chunk.chunk for chunk in pending]
 
 

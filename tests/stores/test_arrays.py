@@ -13,12 +13,14 @@ from stores.arrays import (
     chunk_fault,
     chunk_path,
     describe_chunk,
+    encode_chunk,
     find_chunks,
     find_partials,
     read_block,
     read_metadata,
     require_array,
     write_block,
+    write_payload,
 )
 from stores.errors import EngineError, FingerprintMismatch, NotReady, StoreCorrupt
 from tests.stores.arranged import files_below
@@ -64,6 +66,46 @@ def test_our_metadata_is_what_zarr_itself_would_write(root: Path) -> None:
         attributes={**ATTRIBUTES},
     )
     assert read_metadata(path) == read_metadata(root / "by_zarr")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rows", [3, 4, 6, 8])
+def test_our_chunks_are_the_bytes_that_zarr_itself_would_write(
+    root: Path, dtype: str, rows: int
+) -> None:
+    block = np.random.default_rng(0).standard_normal((rows, 3)).astype(dtype)
+    block[1] = np.nan
+    wanted = array_metadata(rows, 3, 4, dtype, ATTRIBUTES)
+    path = require_array(root, NAME, wanted)
+    for chunk in range((rows + 3) // 4):
+        write_block(path, chunk, block[4 * chunk : 4 * chunk + 4])
+    array = zarr.create_array(
+        root / "by_zarr",
+        shape=(rows, 3),
+        chunks=(4, 3),
+        dtype=dtype,
+        fill_value=np.nan,
+        compressors=[Crc32cCodec()],
+    )
+    array[:] = block
+    assert files_below(path / "c") == files_below(root / "by_zarr" / "c")
+
+
+def test_rows_without_a_place_are_nan_in_the_bytes_of_a_chunk(root: Path) -> None:
+    path = require(root)
+    wanted = read_metadata(path)
+    assert wanted is not None
+    places = np.array([3, 0])
+    write_payload(path, 0, encode_chunk(wanted, 0, BLOCK[:2], places))
+    stored = read_block(path, slice(0, 4))
+    np.testing.assert_array_equal(stored[[3, 0]], BLOCK[:2])
+    assert np.isnan(stored[1:3]).all()
+
+
+def test_a_place_beyond_the_rows_of_the_array_is_refused(root: Path) -> None:
+    wanted = array_metadata(6, 3, 4, "float32", ATTRIBUTES)
+    with pytest.raises(ValueError, match=r"does not fit chunk 1 \(2, 3\)"):
+        encode_chunk(wanted, 1, BLOCK[:1], np.array([2]))
 
 
 def test_requiring_twice_changes_nothing(root: Path) -> None:
@@ -155,7 +197,7 @@ def test_a_full_disk_is_told_with_the_place_and_the_next_step(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(EngineError, match=r"layer_0/c/0/0.*48 bytes.*No space left.*make room"):
+    with pytest.raises(EngineError, match=r"layer_0/c/0/0 .*No space left.*free space.*again"):
         write_block(path, 0, BLOCK)
 
 

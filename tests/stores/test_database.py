@@ -178,6 +178,23 @@ def test_a_ledger_of_the_first_version_is_brought_up_to_date_with_all_its_rows(
         assert conn.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
 
 
+def test_a_ledger_of_the_second_version_keeps_its_receipts_which_have_no_norm(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receipt = ("toy", "main", "stories", 3, 0, "sha256:x", 84, 4, "now")
+    with monkeypatch.context() as old:
+        old.setattr("stores.database.MIGRATIONS", MIGRATIONS[:2])
+        with closing(open_database(workspace.database)) as conn:
+            arrays = "INSERT INTO arrays VALUES ('toy', 'main', 'stories', '{}', 4, 5, 'now')"
+            conn.execute(arrays)
+            conn.execute(f"INSERT INTO receipts VALUES ({', '.join('?' * 9)})", receipt)
+    with closing(open_database(workspace.database)) as conn:
+        rows = [tuple(row) for row in conn.execute("SELECT * FROM receipts")]
+        assert rows == [(*receipt, None, None)]
+        assert conn.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+        assert conn.execute("PRAGMA foreign_key_check").fetchall() == []
+
+
 @pytest.mark.parametrize("read_only", [True, False])
 def test_a_ledger_of_a_newer_version_is_refused_unchanged(
     workspace: Workspace, read_only: bool

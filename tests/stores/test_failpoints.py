@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from stores.failpoints import EXIT_CODE, GENERATION, VARIABLE, reach
+from stores.failpoints import EXIT_CODE, EXTRACTION, GENERATION, PLACES, VARIABLE, reach
 from tests.conftest import ROOT
 
 CHILD = """
@@ -61,5 +61,9 @@ def test_a_place_that_is_not_listed_is_a_mistake() -> None:
 
 def test_without_the_variable_every_place_is_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
-    for place in GENERATION:
+    for place in GENERATION + EXTRACTION:
         reach(place)
+
+
+def test_each_place_has_a_name_of_its_own() -> None:
+    assert len(set(PLACES)) == len(GENERATION) + len(EXTRACTION) == len(PLACES)

@@ -1,11 +1,31 @@
+from dataclasses import replace
+
 import pytest
 
+from stores.chunks import write_chunk
 from stores.database import Connection
 from stores.errors import NotReady
-from stores.receipts import chunk_length, drop_receipts, planned_chunks, written_layers
-from stores.rows import read_rows
+from stores.layers import layer_receipts
+from stores.receipts import (
+    chunk_length,
+    drop_receipts,
+    mean_norms,
+    planned_chunks,
+    written_layers,
+)
+from stores.rows import pending_chunks, plan_rows, read_rows
 from stores.workspace import Workspace
-from tests.stores.arranged import CHUNK_ROWS, HERE, add_texts, extract
+from tests.stores.arranged import (
+    CHUNK_ROWS,
+    CORPUS,
+    HERE,
+    LAYERS,
+    READER,
+    add_texts,
+    blocks,
+    extract,
+    outcomes,
+)
 
 
 @pytest.fixture
@@ -54,3 +74,57 @@ def test_rows_are_pending_once_no_layer_has_them(extracted: Connection) -> None:
     drop_receipts(extracted, *HERE, 2)
     assert receipts(extracted) == [(0, 0), (0, 2)]
     assert pending(extracted) == [4, 5, 6, 7, 8, 9]
+
+
+# the norm of row r at layer l is 1 + r + l
+
+
+def test_the_mean_norm_of_a_layer_is_over_all_rows_and_kinds(
+    extracted: Connection, workspace: Workspace
+) -> None:
+    stories = sum(range(1, 11))
+    assert mean_norms(extracted, READER, CORPUS, ["stories"]) == {0: stories / 10, 2: 2 + 5.5}
+    add_texts(extracted, 3, "dialogues")
+    extract(extracted, workspace, kind="dialogues")
+    assert mean_norms(extracted, READER, CORPUS) == pytest.approx(
+        {0: (stories + 6) / 13, 2: 2 + (stories + 6) / 13}, rel=1e-12
+    )
+
+
+def test_only_rows_that_are_done_count_in_a_mean_norm(
+    extracted: Connection, workspace: Workspace
+) -> None:
+    add_texts(extracted, 12)
+    plan_rows(extracted, *HERE)
+    (chunk,) = pending_chunks(extracted, *HERE, LAYERS)
+    made = outcomes(chunk)  # rows 8 to 11, of which only row 9 is done
+    for i in (0, 2, 3):
+        made[i] = replace(made[i], status="failed", reason="not_finite")
+    write_chunk(extracted, workspace, *HERE, chunk.chunk, blocks(chunk), made)
+    expected = (sum(range(1, 9)) + 10) / 9
+    assert mean_norms(extracted, READER, CORPUS, ["stories"]) == pytest.approx(
+        {0: expected, 2: expected + 2}, rel=1e-12
+    )
+
+
+def test_a_layer_that_lacks_a_chunk_has_no_mean_norm(extracted: Connection) -> None:
+    extracted.execute("DELETE FROM receipts WHERE layer = 2 AND chunk = 1")
+    with pytest.raises(
+        NotReady, match=r"layer 2 of main/stories .*lacks chunks; run .*--layers 2`"
+    ):
+        mean_norms(extracted, READER, CORPUS, ["stories"])
+
+
+def test_receipts_without_norms_serve_vectors_and_have_no_mean_norm(extracted: Connection) -> None:
+    extracted.execute("UPDATE receipts SET norm = NULL, done = NULL WHERE layer = 0 AND chunk = 2")
+    assert len(layer_receipts(extracted, *HERE, 0)) == 3
+    with pytest.raises(NotReady, match=r"layer 0 .* before norms were kept; .* another --reader"):
+        mean_norms(extracted, READER, CORPUS, ["stories"])
+
+
+def test_a_corpus_without_any_norm_is_not_ready(extracted: Connection) -> None:
+    with pytest.raises(NotReady, match=r"reader toy never read corpus main"):
+        mean_norms(extracted, READER, CORPUS)  # there are no dialogues
+    extracted.execute("UPDATE receipts SET norm = NULL, done = 0")
+    with pytest.raises(NotReady, match=r"no text of corpus main has a norm .*run `cli.py extract"):
+        mean_norms(extracted, READER, CORPUS, ["stories"])

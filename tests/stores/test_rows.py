@@ -11,6 +11,7 @@ from stores.rows import (
     activations_digest,
     count_rows,
     extracted_layers,
+    layer_digests,
     pending_chunks,
     plan_rows,
     read_rows,
@@ -203,6 +204,17 @@ def test_the_digest_of_a_layer_ignores_the_others(opened: Connection, workspace:
     extract(opened, workspace, [0, 1])
     assert activations_digest(opened, READER, CORPUS, [0]) == before
     assert activations_digest(opened, READER, CORPUS, [0, 1]) != before
+
+
+def test_digests_of_layers_are_those_of_each_alone(
+    opened: Connection, workspace: Workspace
+) -> None:
+    extract(opened, workspace, [0, 1])
+    found = layer_digests(opened, READER, CORPUS, [1, 0])
+    assert list(found) == [1, 0]
+    for layer, texts in found.items():
+        assert texts == activations_digest(opened, READER, CORPUS, [layer])
+    assert len(set(found.values())) == 2
 
 
 def test_rows_can_be_counted_without_loading_zarr_or_numpy() -> None:

@@ -1,10 +1,12 @@
 """Laws of the neutral components and of projecting them out."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from analyses.methods.denoising import neutral_components, project_out
+from analyses.methods.denoising import NeutralScatter, neutral_components, project_out
 from tests.analyses.planted import frozen
 
 
@@ -23,6 +25,47 @@ def test_the_fewest_components_that_explain_the_share(n: int, d: int, share: flo
     assert found.explained == pytest.approx(ratios[found.k - 1])
     overlap = np.abs(np.sum(found.components * reference.components_[: found.k], axis=1))
     np.testing.assert_allclose(overlap, 1.0, atol=1e-9)
+
+
+@pytest.mark.parametrize(("n", "d"), [(30, 8), (8, 8), (9, 8), (6, 20)])
+@pytest.mark.parametrize("cuts", [[1], [4, 5], [2, 3, 4]])
+def test_components_are_the_same_however_texts_come(n: int, d: int, cuts: list[int]) -> None:
+    neutral, scatter = _neutral(n, d), NeutralScatter()
+    for block in np.split(neutral, cuts):
+        scatter.add(block)
+    found, expected = scatter.components(0.9), neutral_components(neutral, 0.9)
+    assert (found.k, found.n) == (expected.k, n)
+    assert found.explained == pytest.approx(expected.explained, abs=1e-12)
+    basis, reference = found.components, expected.components
+    np.testing.assert_allclose(basis.T @ basis, reference.T @ reference, atol=1e-9)
+
+
+@pytest.mark.parametrize(("n", "d"), [(300, 8), (6, 20)])
+def test_what_all_texts_share_costs_no_digits(n: int, d: int) -> None:
+    neutral = _neutral(n, d)
+    far = NeutralScatter()
+    for block in np.split(neutral + 1e5, [2]):
+        far.add(block)
+    found, expected = far.components(0.9).components, neutral_components(neutral, 0.9).components
+    np.testing.assert_allclose(found.T @ found, expected.T @ expected, atol=1e-9)
+
+
+@pytest.mark.parametrize(("n", "d"), [(30, 8), (16, 40)])
+def test_components_are_orthonormal_down_to_the_smallest(n: int, d: int) -> None:
+    found = neutral_components(_neutral(n, d), 1.0).components
+    np.testing.assert_allclose(found @ found.T, np.eye(len(found)), atol=1e-12)
+
+
+def test_memory_does_not_grow_with_the_number_of_texts() -> None:
+    d, rng = 64, np.random.default_rng(0)
+    scatter = NeutralScatter()
+    tracemalloc.start()
+    for _ in range(200):
+        scatter.add(rng.normal(size=(32, d)).astype(np.float32))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert scatter.n == 6400
+    assert most < 10 * d * d * 8
 
 
 def test_components_do_not_depend_on_the_common_mean() -> None:

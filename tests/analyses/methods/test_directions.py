@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from analyses.methods.directions import EmotionMeans, difference_of_means
+from analyses.methods.directions import TILE, EmotionMeans, difference_of_means
 from tests.analyses.planted import frozen
 
 
@@ -28,14 +28,25 @@ def test_means_are_those_of_each_emotions_texts() -> None:
     assert means.totals.tolist() == np.bincount(labels).tolist()
 
 
-def test_where_blocks_end_changes_nothing() -> None:
-    rows, labels = _texts()
-    whole, cut = _added(rows, labels, []), _added(rows, labels, [1, 2, 19, 20, 50])
-    np.testing.assert_allclose(cut.means(), whole.means(), atol=1e-12)
-    whole_halves, cut_halves = whole.half_means(), cut.half_means()
-    assert whole_halves is not None
-    assert cut_halves is not None
-    np.testing.assert_allclose(cut_halves, whole_halves, atol=1e-12)
+@pytest.mark.parametrize("cuts", [[1, 2, 19, 20, 50], [], [TILE], [TILE + 1, 2 * TILE + 5]])
+def test_where_blocks_end_changes_not_a_bit(cuts: list[int]) -> None:
+    rows, labels = _texts(3 * TILE)
+    one_by_one, cut = _added(rows, labels, list(range(1, len(rows)))), _added(rows, labels, cuts)
+    np.testing.assert_array_equal(cut.means(), one_by_one.means())
+    np.testing.assert_array_equal(cut.counts, one_by_one.counts)
+    assert cut.mean_norm == one_by_one.mean_norm
+    expected, found = one_by_one.half_means(), cut.half_means()
+    assert expected is not None
+    assert found is not None
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_means_are_those_of_the_plain_formula_in_float64() -> None:
+    rows, labels = _texts(40 * TILE)
+    rows = rows + np.float32(300.0)  # what is common is large: float32 sums would show it
+    expected = np.stack([rows[labels == k].astype(np.float64).mean(axis=0) for k in range(4)])
+    found = _added(rows, labels, [512, 1024]).means()
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=0.0)
 
 
 def test_halves_are_every_other_text_of_an_emotion() -> None:
@@ -75,6 +86,19 @@ def test_a_row_that_is_not_finite_is_refused() -> None:
     rows[3, 1] = np.nan
     with pytest.raises(ValueError, match="row 3 of the block is not finite"):
         _added(rows, labels, [])
+
+
+def test_a_row_that_is_not_finite_is_refused_wherever_it_stands() -> None:
+    for wrong in (np.nan, np.inf, -np.inf):
+        rows, labels = _texts(2 * TILE)
+        rows[TILE + 7, 5] = wrong
+        with pytest.raises(ValueError, match=rf"row {TILE + 7} of the block is not finite \(1 "):
+            _added(rows, labels, [])
+
+
+def test_nothing_added_has_no_means() -> None:
+    with pytest.raises(ValueError, match="no text"):
+        EmotionMeans(2).means()
 
 
 def test_a_block_that_does_not_fit_is_refused() -> None:

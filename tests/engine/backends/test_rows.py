@@ -1,9 +1,8 @@
 """What fits: rows times the longest of them within a bound, halved when memory ran short."""
 
 import pytest
-import torch
 
-from engine.backends.rows import Row, TokenBudget, is_out_of_memory, longest
+from engine.backends.rows import Row, TokenBudget, longest
 from engine.backends.sampling import row_numbers
 from tests.engine.backends.asking import request
 
@@ -39,13 +38,3 @@ def test_half_of_what_did_not_fit_is_left() -> None:
 def test_room_for_nothing_is_refused(workers: int, tokens: int | None) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         TokenBudget(workers, tokens)
-
-
-def test_an_allocation_that_fails_is_told_from_other_errors() -> None:
-    with pytest.raises(RuntimeError) as short:
-        torch.empty(10**17)
-    with pytest.raises(RuntimeError) as wrong:
-        torch.zeros(2, 3) @ torch.zeros(2, 3)
-    assert is_out_of_memory(short.value)
-    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
-    assert not is_out_of_memory(wrong.value)

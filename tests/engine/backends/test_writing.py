@@ -77,7 +77,7 @@ def test_newcomers_are_read_together_once_an_eighth_of_the_places_is_free(tiny: 
     read = [rows for rows, columns in passes if columns > 1]
     assert read[0] == 16
     assert sum(read) == 32
-    assert min(read) >= 2
+    assert min(read[:-1]) >= 2  # the last takes what is left
 
 
 def test_rows_in_flight_stay_within_the_tokens(tiny: Model) -> None:
