@@ -123,9 +123,13 @@ def plan_reading(
     settings: ExtractionSettings,
     model: LazyModel,
 ) -> int:
-    """Give every done text a row; returns how many wait to be read. No weight is loaded."""
+    """Give every done text a row; returns how many wait to be read. No weight is loaded.
+
+    Raises FingerprintMismatch when the corpus has another protocol, or the arrays other settings.
+    """
     from engine.extraction import array_settings, plan_extraction
 
+    open_corpus(conn, settings.corpus, protocol.digest, protocol.files)
     arrays = array_settings(model.checkpoint, model.compute_dtype, protocol, settings)
     return plan_extraction(conn, workspace, arrays, settings)
 

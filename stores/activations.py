@@ -57,11 +57,16 @@ def open_arrays(
 ) -> None:
     """Record the settings of these arrays, or check that they are the ones recorded.
 
-    `chunk_rows` counts at the first call only: arrays keep their chunks. Metadata that a crash tore
-    or lost is written anew. Raises FingerprintMismatch naming each setting that differs.
+    `chunk_rows` counts until something is written: arrays keep their chunks. Metadata that a crash
+    tore or lost is written anew. Raises FingerprintMismatch naming each setting that differs.
     """
     given = asdict(settings)
     with transaction(conn):
+        if not _is_begun(conn, workspace, reader):
+            conn.execute(
+                "UPDATE arrays SET settings = ?, chunk_rows = ?, d_model = ? WHERE reader = ?",
+                (canonical_json(given), chunk_rows, settings.d_model, reader),
+            )
         for array in conn.execute("SELECT * FROM arrays WHERE reader = ?", (reader,)).fetchall():
             _refuse_differences(conn, array, corpus, given)
         conn.execute(
@@ -70,6 +75,13 @@ def open_arrays(
         )
     for layer in written_layers(conn, reader, corpus, kind):
         require_layer(conn, workspace, reader, corpus, kind, layer)
+
+
+def _is_begun(conn: Connection, workspace: Workspace, reader: str) -> bool:
+    """Whether anything of a reader is, or ever was, on the disk; a plan alone binds nobody."""
+    query = "SELECT 1 FROM receipts WHERE reader = ? LIMIT 1"
+    written = conn.execute(query, (reader,)).fetchone() is not None
+    return written or workspace.activations(reader).exists()
 
 
 def _refuse_differences(

@@ -118,6 +118,12 @@ FROM activations GROUP BY reader, corpus, kind, status, reason""",
 SELECT reader, corpus, kind, layer, count(*) AS chunks, sum(rows) AS rows,
        sum(bytes) / 1e6 AS megabytes
 FROM receipts GROUP BY reader, corpus, kind, layer""",
+    "How large is the residual stream at each layer?": """
+SELECT reader, corpus, layer, sum(norm * done) / sum(done) AS mean_residual_norm, sum(done) AS texts
+FROM receipts WHERE done > 0 GROUP BY reader, corpus, layer ORDER BY reader, corpus, layer""",
+    "How fast was each extraction?": """
+SELECT m.run_id, m.reader, r.model, m.subject, m.value AS tokens_per_s, m.n AS tokens, m.layer
+FROM metrics m JOIN runs r ON r.id = m.run_id WHERE m.analysis = 'extraction' ORDER BY m.run_id""",
     "How do the readers score?": """
 SELECT * FROM scoreboard ORDER BY reader, corpus""",
     "Which numbers miss their threshold?": """

@@ -68,16 +68,21 @@ def drop_receipts(
 
 
 def mean_norms(
-    conn: Connection, reader: str, corpus: str, kinds: Sequence[Kind] = KINDS
+    conn: Connection,
+    reader: str,
+    corpus: str,
+    kinds: Sequence[Kind] = KINDS,
+    layers: Sequence[int] | None = None,
 ) -> dict[int, float]:
-    """The mean residual norm over the rows that are done, for each layer with any receipt.
+    """The mean residual norm over the rows that are done, for `layers`: all with any receipt.
 
     A row counts at the layers for which it was done when they were written.
     Raises NotReady when there is none, and when a layer lacks a chunk or the norms of one.
     """
     places: list[Here] = [(reader, corpus, kind) for kind in kinds]
     means = {}
-    for layer in sorted({layer for here in places for layer in written_layers(conn, *here)}):
+    written = {layer for here in places for layer in written_layers(conn, *here)}
+    for layer in sorted(written if layers is None else layers):
         norms = [norm for here in places for norm in _chunk_norms(conn, here, layer)]
         if rows := sum(done for _, done in norms):
             means[layer] = sum(norm * done for norm, done in norms) / rows

@@ -15,6 +15,7 @@ from stores.corpora import rebind_corpus
 from stores.database import Connection, open_database
 from stores.errors import FingerprintMismatch
 from stores.layers import read_layer
+from stores.receipts import chunk_length
 from stores.rows import read_rows
 from stores.workspace import Workspace
 from tests.stores.arranged import (
@@ -31,6 +32,12 @@ from tests.stores.arranged import (
     numbers,
     settings_with,
 )
+
+
+def begin(conn: Connection, workspace: Workspace, settings: ArraySettings) -> None:
+    """Arrays that have something on the disk: from then on their settings bind."""
+    open_arrays(conn, workspace, *HERE, settings, CHUNK_ROWS)
+    workspace.activations(READER).mkdir(parents=True)
 
 
 def expected(conn: Connection, layer: int) -> np.ndarray:
@@ -121,7 +128,7 @@ OTHERWISE = {
 def test_other_settings_are_refused_with_both_values_and_the_way_out(
     conn: Connection, workspace: Workspace, field: str, corpus: str, kind: str
 ) -> None:
-    open_arrays(conn, workspace, *HERE, SETTINGS, CHUNK_ROWS)
+    begin(conn, workspace, SETTINGS)
     changed = settings_with(**{field: OTHERWISE[field]})
     with pytest.raises(FingerprintMismatch) as raised:
         open_arrays(conn, workspace, READER, corpus, kind, changed, CHUNK_ROWS)  # type: ignore[arg-type]
@@ -136,7 +143,7 @@ def test_other_settings_are_refused_with_both_values_and_the_way_out(
 def test_weights_of_four_bits_are_another_type_of_numbers(
     conn: Connection, workspace: Workspace, stored: str, now: str
 ) -> None:
-    open_arrays(conn, workspace, *HERE, settings_with(dtype=stored), CHUNK_ROWS)
+    begin(conn, workspace, settings_with(dtype=stored))
     if stored == now:
         open_arrays(conn, workspace, *HERE, settings_with(dtype=now), CHUNK_ROWS)
         return
@@ -145,19 +152,29 @@ def test_weights_of_four_bits_are_another_type_of_numbers(
     assert f"other settings: dtype (stored {stored!r}, now {now!r}); go back" in str(raised.value)
 
 
+def test_a_plan_alone_binds_nobody(conn: Connection, workspace: Workspace) -> None:
+    open_arrays(conn, workspace, *HERE, SETTINGS, CHUNK_ROWS)
+    changed = settings_with(start_token=7)
+    open_arrays(conn, workspace, *HERE, changed, CHUNK_ROWS + 1)
+    assert chunk_length(conn, *HERE) == CHUNK_ROWS + 1
+    workspace.activations(READER).mkdir(parents=True)
+    with pytest.raises(FingerprintMismatch, match="start_token"):
+        open_arrays(conn, workspace, *HERE, SETTINGS, CHUNK_ROWS)
+
+
 def test_every_setting_of_an_array_is_compared() -> None:
     assert {*OTHERWISE, "protocol_digest"} == set(ArraySettings.__dataclass_fields__)
 
 
 def test_every_difference_is_named(conn: Connection, workspace: Workspace) -> None:
-    open_arrays(conn, workspace, *HERE, SETTINGS, CHUNK_ROWS)
+    begin(conn, workspace, SETTINGS)
     changed = settings_with(model="m2", dtype="bfloat16")
     with pytest.raises(FingerprintMismatch, match=r"model \(.*\), dtype \(.*\)"):
         open_arrays(conn, workspace, *HERE, changed, CHUNK_ROWS)
 
 
 def test_another_corpus_may_follow_another_protocol(conn: Connection, workspace: Workspace) -> None:
-    open_arrays(conn, workspace, *HERE, SETTINGS, CHUNK_ROWS)
+    begin(conn, workspace, SETTINGS)
     other = settings_with(protocol_digest="sha256:q")
     open_arrays(conn, workspace, READER, "other", "stories", other, CHUNK_ROWS)
     with pytest.raises(FingerprintMismatch, match="protocol_digest"):

@@ -113,6 +113,7 @@ def test_a_layer_that_lacks_a_chunk_has_no_mean_norm(extracted: Connection) -> N
         NotReady, match=r"layer 2 of main/stories .*lacks chunks; run .*--layers 2`"
     ):
         mean_norms(extracted, READER, CORPUS, ["stories"])
+    assert mean_norms(extracted, READER, CORPUS, ["stories"], [0]) == {0: 5.5}
 
 
 def test_receipts_without_norms_serve_vectors_and_have_no_mean_norm(extracted: Connection) -> None:
