@@ -21,6 +21,7 @@ from engine.models import Model
 from engine.packing import Batching
 from engine.pooling import ChunkPooler, Pools
 from engine.readings import NOT_FINITE, OUT_OF_MEMORY, Fault, Reading, TextReader, outcome_of
+from engine.tokens import BOS_COUNTED
 from stores.activations import ArraySettings, open_arrays, sweep_partials
 from stores.chunks import Block, ChunkWriter, write_behind
 from stores.database import Connection
@@ -116,6 +117,7 @@ def array_settings(
         format=settings.format,
         dtype=dtype,
         protocol_digest=protocol.digest,
+        bos_counted=BOS_COUNTED,
     )
 
 

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from engine.models import Model
 
 
+BOS_COUNTED = False
+"""Whether the beginning-of-text token is content; stored with every array."""
+
+
 @dataclass(frozen=True, slots=True)
 class TokenizedText:
     """Token ids as the model sees them, and the slice of them that is the text itself."""

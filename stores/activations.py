@@ -32,6 +32,8 @@ class ArraySettings:
     format: Literal["raw", "chat"]
     dtype: str
     protocol_digest: str
+    bos_counted: bool = False
+    """Whether the beginning-of-text token counts towards `start_token`."""
     """The protocol of the corpus when its arrays were opened; kept when the corpus gets another."""
 
 
@@ -87,7 +89,8 @@ def _is_begun(conn: Connection, workspace: Workspace, reader: str) -> bool:
 def _refuse_differences(
     conn: Connection, array: sqlite3.Row, corpus: str, given: dict[str, Any]
 ) -> None:
-    stored = json.loads(array["settings"])
+    # Arrays of before this was stored did not count it either.
+    stored = {"bos_counted": False, **json.loads(array["settings"])}
     # Other corpora of this reader may come from other protocols, and a corpus may be bound to
     # another one than when its arrays were opened: each row has the digest of its own text.
     if array["corpus"] != corpus or _is_bound(conn, corpus, given["protocol_digest"]):

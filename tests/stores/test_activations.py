@@ -77,6 +77,7 @@ def test_the_attributes_of_an_array_tell_what_it_is(conn: Connection, workspace:
         "format": "raw",
         "dtype": "float32",
         "protocol_digest": "sha256:p",
+        "bos_counted": False,
     }
 
 
@@ -119,6 +120,7 @@ OTHERWISE = {
     "start_token": 0,
     "format": "chat",
     "dtype": "bfloat16",
+    "bos_counted": True,
 }
 
 
@@ -160,6 +162,16 @@ def test_a_plan_alone_binds_nobody(conn: Connection, workspace: Workspace) -> No
     workspace.activations(READER).mkdir(parents=True)
     with pytest.raises(FingerprintMismatch, match="start_token"):
         open_arrays(conn, workspace, *HERE, SETTINGS, CHUNK_ROWS)
+
+
+def test_arrays_of_before_the_bos_was_stored_did_not_count_it(
+    conn: Connection, workspace: Workspace
+) -> None:
+    begin(conn, workspace, SETTINGS)
+    conn.execute("UPDATE arrays SET settings = json_remove(settings, '$.bos_counted')")
+    open_arrays(conn, workspace, *HERE, SETTINGS, CHUNK_ROWS)
+    with pytest.raises(FingerprintMismatch, match="bos_counted"):
+        open_arrays(conn, workspace, *HERE, settings_with(bos_counted=True), CHUNK_ROWS)
 
 
 def test_every_setting_of_an_array_is_compared() -> None:
