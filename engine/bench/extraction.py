@@ -165,7 +165,8 @@ class _Bench:
 
     def _rival(self, way: str, prepare: Callable[[Task], Read | Absent]) -> Entry:
         """A rival at its own best batch size, found on half of the texts."""
-        sizes = [size for size in RIVAL_SIZES if size <= len(self._half.segments)]
+        half = len(self._half.segments)
+        sizes = [size for size in RIVAL_SIZES if size <= half] or [half]
         try:
             _, made = timed(partial(prepare, self._task), self._device)
             read = made or Absent(OUT_OF_MEMORY)
