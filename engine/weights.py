@@ -30,7 +30,8 @@ BITSANDBYTES = (0, 50)
 FLASH = "flash_attention_2"
 FLASH_WIDTH = 256
 """The widest attention head that the flash kernels take."""
-ATTENTION = ("eager", "sdpa", "flex_attention", FLASH)
+PORTABLE = ("eager", "sdpa")
+ATTENTION = (*PORTABLE, "flex_attention", FLASH)
 
 
 def choose_dtype(checkpoint: Checkpoint, dtype: str, device: torch.device) -> str:
@@ -135,17 +136,19 @@ def load_weights(
             sizes = outline.sizes(quantized=quantized)
             cards = free_memory(device)
             options["device_map"] = place(checkpoint.name, sizes, cards, offload=offload)
-    asked = check_attention(attention) if attention else FLASH if flash else None
+    asked = check_attention(attention, where) if attention else FLASH if flash else None
     options["attn_implementation"] = _for_text(checkpoint.config, asked)
     return _read(checkpoint, options, trust_remote_code=trust_remote_code)
 
 
-def check_attention(attention: str) -> str:
-    """The kind of attention asked for. Raises UsageError when its package is not installed."""
+def check_attention(attention: str, device: torch.device) -> str:
+    """The kind of attention asked for. Raises UsageError where it cannot be had."""
     if attention not in ATTENTION:
         raise UsageError(f"attention {attention!r}: unknown; use {', '.join(ATTENTION)}")
     if attention == FLASH and not find_spec("flash_attn"):
         raise UsageError(f"attention {FLASH}: its package is missing; pip install flash-attn")
+    if attention not in PORTABLE and device.type == "cpu":
+        raise UsageError(f"attention {attention}: needs a card; on a CPU use {', '.join(PORTABLE)}")
     return attention
 
 

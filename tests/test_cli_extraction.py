@@ -115,7 +115,8 @@ def test_a_protocol_that_is_not_the_corpus_own_is_refused(workspace: Path) -> No
     ("asked", "code", "words"),
     [
         (("--layers", "9"), 2, ("layers", "0 to 5")),
-        (("--attention", "fast"), 2, ("attention", "sdpa")),
+        (("--attention", "fast"), 2, ("attention", "flex_attention")),
+        (("--attention", "flex_attention"), 2, ("needs a card", "sdpa")),
         (("--dtype", "int8"), 2, ("dtype", "bfloat16")),
         (("--corpus", "absent"), 1, ("corpus", "main")),
         (("--reader", "a/b"), 2, ("reader",)),
