@@ -954,7 +954,7 @@ def bench_soak(topics: int, per_topic: int, workers: int, dialect: Any, as_json:
             dialect=dialect,
             watch=partial(watch_with(bar), "stories"),
         )
-    tell_bench(found, as_json)
+    tell_bench(found, as_json, ms_per_story=found.ms_per_story)
 
 
 @bench.command("extraction")
@@ -1000,9 +1000,9 @@ def bench_arrays(folder: Path | None, as_json: bool, **size: Any) -> None:
     tell_bench(found, as_json)
 
 
-def tell_bench(found: Any, as_json: bool) -> None:
+def tell_bench(found: Any, as_json: bool, **derived: float) -> None:
     if as_json:
-        print_json(asdict(found))
+        print_json({**asdict(found), **derived})
     else:
         print_table(found.columns, found.rows())
 
