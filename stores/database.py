@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from stores.errors import LedgerError, NotReady, SchemaTooNew
 from stores.files import make_folder
-from stores.schema import EXTRACTION_AT_SCALE, GENERATION_AT_SCALE, LEDGER
+from stores.migrations import EXTRACTION_AT_SCALE, GENERATION_AT_SCALE, SWEEPS
+from stores.schema import LEDGER
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -32,6 +33,7 @@ MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("m001_ledger", LEDGER),
     ("m002_generation_at_scale", GENERATION_AT_SCALE),
     ("m003_extraction_at_scale", EXTRACTION_AT_SCALE),
+    ("m004_sweeps", SWEEPS),
 )
 
 # made once: planning 205,200 rows encodes as many keys

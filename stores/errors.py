@@ -15,6 +15,7 @@
     |- BackendError             a generation backend refuses or cannot answer
     |  |- QuotaUsedUp           a provider refuses until its quota resets
     |- NoRoom                   this machine lacks the disk or the memory that the work needs
+    |- Stopped                  the user ended the work; what was finished is kept; exit code 130
 
 A bug keeps its traceback: only `EngineError` is turned into one line by the command line.
 """
@@ -82,3 +83,9 @@ class QuotaUsedUp(BackendError):
 
 class NoRoom(EngineError):
     """This machine lacks the disk or the memory that the work needs; nothing was begun."""
+
+
+class Stopped(EngineError):
+    """The user ended the work before it was done; what was finished is kept."""
+
+    exit_code = 130

@@ -143,4 +143,17 @@ SELECT p.metric, p.source, p.model, p.value AS published, m.reader, m.corpus, m.
        m.value AS ours
 FROM published p JOIN current_metrics m ON m.metric = p.metric AND m.subject IS NULL
 ORDER BY p.metric, p.source, m.reader""",
+    "What exactly was the model asked, and where was it read and steered?": """
+SELECT s.reader, q.question, q.text, q.read_token, q.words_first, q.span_first, q.words_second,
+       q.span_second, q.steered
+FROM questions q JOIN sweeps s ON s.id = q.sweep_id WHERE q.question = 0 ORDER BY s.id""",
+    "How far is each sweep of questions?": """
+SELECT s.id AS sweep_id, s.reader, a.kind, a.layers, count(DISTINCT a.id) AS arms,
+       count(n.question) AS answers, max(a.drift) AS drift, max(a.method) AS method
+FROM sweeps s JOIN arms a ON a.sweep_id = s.id LEFT JOIN answers n ON n.arm_id = a.id
+GROUP BY s.id, a.kind, a.layers ORDER BY s.id, min(a.id)""",
+    "How often is A chosen, in each arm?": """
+SELECT a.sweep_id, a.name, a.kind, a.strength, a.layers, a.norms, count(*) AS answers,
+       avg(n.logit_a > n.logit_b) AS share_of_a, avg(n.logit_a - n.logit_b) AS mean_difference
+FROM arms a JOIN answers n ON n.arm_id = a.id GROUP BY a.id ORDER BY a.id""",
 }

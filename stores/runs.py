@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stores.database import Connection
-from stores.errors import QuotaUsedUp
+from stores.errors import QuotaUsedUp, Stopped
 from stores.results import close_run, open_run
 
 DONE, STOPPED = "done", "stopped"
@@ -35,7 +35,7 @@ def recorded_run(
     try:
         yield run
     except BaseException as error:
-        stopped = isinstance(error, KeyboardInterrupt | QuotaUsedUp)
+        stopped = isinstance(error, KeyboardInterrupt | QuotaUsedUp | Stopped)
         failure = f"failed: {type(error).__name__}: {error}"
         close_run(conn, run.id, STOPPED if stopped else failure)
         raise

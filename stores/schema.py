@@ -1,4 +1,4 @@
-"""The tables of the ledger, as SQL. `database.py` applies them, `sql --schema` prints them.
+"""The first tables of the ledger, as SQL; `migrations.py` has what came later.
 
 Times are ISO 8601 UTC text, except `lease_until`, which is seconds since the epoch because it is
 compared. `kind` is 'stories' or 'dialogues'. `layer` is the 0-based index of a decoder block.
@@ -223,51 +223,4 @@ SELECT reader, corpus,
        max(CASE WHEN metric = 'V10' THEN value END) AS V10,
        max(CASE WHEN metric = 'V11' THEN value END) AS V11
 FROM current_metrics WHERE subject IS NULL AND metric GLOB 'V[0-9]*' GROUP BY reader, corpus""",
-)
-
-GENERATION_AT_SCALE = (
-    "ALTER TABLE replies ADD COLUMN provider_reason TEXT",
-    "ALTER TABLE replies ADD COLUMN thinking_tokens INTEGER",
-    "ALTER TABLE replies ADD COLUMN cost_usd REAL",
-    "ALTER TABLE replies ADD COLUMN response_id TEXT",
-    "ALTER TABLE replies ADD COLUMN model_version TEXT",
-    "ALTER TABLE replies ADD COLUMN endpoint TEXT",
-    "ALTER TABLE replies ADD COLUMN asked INTEGER",
-    "ALTER TABLE replies ADD COLUMN found INTEGER",
-    "ALTER TABLE corpora ADD COLUMN marks_rule TEXT",
-    "CREATE INDEX replies_corpus ON replies (corpus, kind, id)",
-    "CREATE INDEX calls_reply ON calls (reply_id) WHERE reply_id IS NOT NULL",
-    """
-CREATE TABLE verdicts (
-    reply_id INTEGER NOT NULL REFERENCES replies(id),
-    text_id INTEGER NOT NULL,
-    corpus TEXT NOT NULL,
-    kind TEXT NOT NULL,
-    part INTEGER,
-    attempt INTEGER NOT NULL,
-    reason TEXT,
-    PRIMARY KEY (reply_id, text_id)
-) STRICT, WITHOUT ROWID""",
-    "CREATE INDEX verdicts_text ON verdicts (kind, text_id)",
-    "CREATE INDEX verdicts_reason ON verdicts (corpus, kind, reason)",
-    """
-CREATE TABLE marks (
-    mark INTEGER NOT NULL,
-    text_id INTEGER NOT NULL,
-    PRIMARY KEY (mark, text_id)
-) STRICT, WITHOUT ROWID""",
-    """
-CREATE TABLE budgets (
-    stage TEXT NOT NULL,
-    model TEXT NOT NULL,
-    device TEXT NOT NULL,
-    tokens INTEGER NOT NULL,
-    updated_at TEXT NOT NULL,
-    PRIMARY KEY (stage, model, device)
-) STRICT""",
-)
-
-EXTRACTION_AT_SCALE = (
-    "ALTER TABLE receipts ADD COLUMN norm REAL",
-    "ALTER TABLE receipts ADD COLUMN done INTEGER",
 )

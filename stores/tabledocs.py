@@ -216,6 +216,45 @@ published: Numbers from the literature to compare with.
     metric
     value
     note            what to know before comparing
+sweeps: Two-option questions put to one model in one form; anything else is another sweep.
+    id
+    reader
+    digest          digest of weights, number type, form, questions, spans and answer tokens
+    settings        model, form, answer tokens, as JSON
+    run_id
+    created_at
+questions: The prompts of each sweep, with the tokens that are read and steered.
+    sweep_id        sweeps.id
+    question        0-based number of the question
+    first           0-based number of the option (A)
+    second          0-based number of the option (B)
+    text            the whole prompt, as the model reads it
+    read_token      the last token, after which the answer is read
+    read_at         its 0-based place
+    words_first     what the tokens of the first option say
+    span_first      their places, as start:end
+    words_second    what the tokens of the second option say
+    span_second     their places, as start:end
+    steered         places of the tokens that are steered; blank for pairs of controls
+arms: What was added to the residual stream while the questions of a sweep were asked.
+    id
+    sweep_id        sweeps.id
+    digest          digest of what was added, its layers and its strength
+    name            emotion or control it was first asked for as
+    kind            baseline, zero, emotion, random, mean, opposite, dose or band
+    strength        length of what was added, as a fraction of the mean residual norm
+    layers          layers at which something was added, as JSON
+    norms           length of what was added at each of them, as JSON
+    drift           zero arms: largest change of a logit by replaying alone; NULL for other arms
+    method          zero arms: how the replay was done last; NULL for other arms
+    reason          zero arms: why it was not done in a faster way; NULL for other arms
+    run_id
+    created_at
+answers: What each question came to in each arm; pairs of controls are in the baseline alone.
+    arm_id          arms.id
+    question        questions.question, of the sweep of the arm
+    logit_a         logit of the answer A
+    logit_b         logit of the answer B
 completeness: How many stories of each emotion are in which state (a view).
     corpus
     emotion
