@@ -7,9 +7,17 @@ from typing import Any
 import pytest
 
 from engine.models import Model, load_model
-from engine.tokens import TokenizedText, encode_chat, encode_prompt, encode_raw, render_prompt
+from engine.tokens import (
+    TokenizedText,
+    encode_chat,
+    encode_prompt,
+    encode_raw,
+    encode_rendered,
+    find_controls,
+    render_prompt,
+)
 from stores.errors import ModelError
-from tests.engine.tiny import BOS, EOS, build_tokenizer, save_checkpoint, text_of
+from tests.engine.tiny import BOS, EOS, PAD, build_tokenizer, save_checkpoint, text_of
 
 
 def with_tokenizer(model: Model, **changes: Any) -> Model:
@@ -74,10 +82,41 @@ def test_a_base_model_gets_the_plain_prompt(tmp_path: Path) -> None:
     assert render_prompt(base.tokenizer, "Once", prefill=" upon") == "Once upon"
 
 
-def test_thinking_is_switched_off(tiny: Model) -> None:
-    template = "{{ 'plain' if enable_thinking is false else 'thinking' }}"
+@pytest.mark.parametrize("switch", ["enable_thinking", "thinking"])
+def test_thinking_is_switched_off(tiny: Model, switch: str) -> None:
+    template = f"{{{{ 'plain' if {switch} is false else 'thinking' }}}}"
     model = with_tokenizer(tiny, chat_template=template)
     assert render_prompt(model.tokenizer, "Write.", prefill=" A:") == "plain A:"
+
+
+def test_a_date_that_the_template_takes_is_the_same_every_day(tiny: Model) -> None:
+    template = "{{ date_string if date_string is defined else strftime_now('%d %b %Y') }}"
+    model = with_tokenizer(tiny, chat_template=template)
+    assert render_prompt(model.tokenizer, "Hi?") == "26 Jul 2024"
+
+
+def test_every_token_of_a_rendered_text_tells_its_characters(tiny: Model) -> None:
+    for rendered, template in (("<bos>The letter lay", True), ("The letter lay", False)):
+        encoded = encode_rendered(tiny, rendered, template=template)
+        assert encoded.text == "<bos>The letter lay"
+        assert encoded.ids[0] == BOS
+        assert encoded.offsets[0] == (0, len("<bos>"))
+        said = [encoded.text[a:b] for a, b in encoded.offsets]
+        assert said == [tiny.tokenizer.decode([token]) for token in encoded.ids]
+
+
+def test_a_second_bos_is_refused(tiny: Model) -> None:
+    with pytest.raises(ModelError, match="'<bos>' is not the first alone in '<bos><bos>The'"):
+        encode_rendered(tiny, "<bos><bos>The", template=True)
+
+
+def test_control_tokens_are_those_added_as_such() -> None:
+    tokenizer = build_tokenizer()
+    tokenizer.add_special_tokens({"unk_token": "<unk>"})
+    tokenizer.add_tokens(["<word>", "   "])
+    controls = find_controls(tokenizer)
+    assert controls.ids == {PAD, BOS, EOS}
+    assert set(controls.markers) == {"<pad>", "<bos>", "<eos>", "<unk>", "<word>"}
 
 
 def test_a_rendered_prompt_ends_where_the_answer_starts(tiny: Model) -> None:
