@@ -1,14 +1,18 @@
 """Correlations with their intervals, chance levels and corrections, all columns at once.
 
+Then exact tests of counts. (Draws of rows, clusters and orders are in resampling.py.)
+
 Knows nothing of layers or components: a column is a column. Randomness comes from the generator
 that is passed in. p values are (b + 1) / (m + 1) for m permutations, so never zero.
 """
 
 from dataclasses import dataclass
+from math import comb
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import false_discovery_control
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
 Floats = NDArray[np.float64]
 
@@ -34,6 +38,15 @@ def bootstrap_intervals(
 
     The columns themselves are kept as they are: a principal component is not fitted again.
     """
+    drawn = resampled_correlations(columns, labels, rng, resamples)
+    low, high = np.quantile(drawn, [(1.0 - level) / 2.0, (1.0 + level) / 2.0], axis=0)
+    return low, high
+
+
+def resampled_correlations(
+    columns: Floats, labels: Floats, rng: np.random.Generator, resamples: int = 1000
+) -> Floats:
+    """`correlations` (resamples, k) of rows drawn with replacement; 0 where a draw is constant."""
     x, y = _standardise(columns), _standardise(labels[:, None], "labels")
     n = len(x)
     weights = rng.multinomial(n, np.full(n, 1.0 / n), size=resamples) / n
@@ -41,9 +54,7 @@ def bootstrap_intervals(
     variance = (weights @ x**2 - mean_x**2) * (weights @ y**2 - mean_y**2)
     usable = variance > TIE / n**2
     covariance = weights @ (x * y) - mean_x * mean_y
-    drawn = np.where(usable, covariance / np.sqrt(np.where(usable, variance, 1.0)), 0.0)
-    low, high = np.quantile(drawn, [(1.0 - level) / 2.0, (1.0 + level) / 2.0], axis=0)
-    return low, high
+    return np.where(usable, covariance / np.sqrt(np.where(usable, variance, 1.0)), 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +75,8 @@ def permutation_test(
     columns: Floats, labels: Floats, rng: np.random.Generator, *, permutations: int
 ) -> PermutationTest:
     """Shuffle labels (n,) against columns (n, k); the columns stay together, as they were made."""
-    z, y = _standardise(columns), _standardise(labels[:, None], "labels")[:, 0]
-    observed = np.abs(y @ z) - TIE
-    shuffled = np.abs(rng.permuted(np.tile(y, (permutations, 1)), axis=1) @ z)
+    observed = np.abs(correlations(columns, labels)) - TIE
+    shuffled = np.abs(shuffled_correlations(columns, labels, rng, permutations))
     largest = shuffled.max(axis=1)
     return PermutationTest(
         chance=shuffled.mean(axis=0),
@@ -74,6 +84,15 @@ def permutation_test(
         p_max=permutation_p((largest[:, None] >= observed).sum(axis=0), permutations),
         max_threshold=float(np.quantile(largest, 0.95)),
     )
+
+
+def shuffled_correlations(
+    columns: Floats, labels: Floats, rng: np.random.Generator, permutations: int
+) -> Floats:
+    """`correlations` (permutations, k) of columns with labels in random orders."""
+    z, y = _standardise(columns), _standardise(labels[:, None], "labels")[:, 0]
+    shuffled: Floats = rng.permuted(np.tile(y, (permutations, 1)), axis=1) @ z
+    return shuffled
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +124,71 @@ def permutation_p(at_least: NDArray[np.integer], permutations: int) -> Floats:
 
 def benjamini_hochberg(p: Floats) -> Floats:
     """q values of p, of any shape: the false discovery rate at which each would be accepted."""
-    q: Floats = false_discovery_control(p.ravel(), method="bh").reshape(p.shape)
+    q: Floats = stats.false_discovery_control(p.ravel(), method="bh").reshape(p.shape)
     return q
+
+
+def binomial_p(
+    successes: int, n: int, chance: float, alternative: Literal["greater", "two-sided"] = "greater"
+) -> float:
+    """Exact binomial p of at least so many successes of n, or of a count as improbable."""
+    return float(stats.binomtest(successes, n, chance, alternative).pvalue)
+
+
+def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Interval of a share successes / n (Wilson 1927, without continuity correction)."""
+    interval = stats.binomtest(successes, n).proportion_ci(level, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def fisher_p(
+    table: ArrayLike, alternative: Literal["greater", "less", "two-sided"] = "two-sided"
+) -> float:
+    """Fisher's exact p of a table of counts (2, 2): rows are conditions, columns outcomes."""
+    return float(stats.fisher_exact(np.asarray(table), alternative).pvalue)
+
+
+def both_ends_p(n: int, positive: int, negative: int, ends: int, at_least: int) -> float:
+    """Exact p that both ends of a random ranking of n items are right at least so often.
+
+    Right are positive items among the first `ends` and negative ones among the last `ends`; items
+    may be neither. Sums the hypergeometric probabilities of the first end's make-up and, given
+    that, of the last end's.
+    """
+    neither = n - positive - negative
+    if min(positive, negative, neither, n - 2 * ends) < 0:
+        raise ValueError(f"{n} items cannot have these signs, or ends of {ends} without overlap")
+    total = 0.0
+    for right in range(at_least, ends + 1):
+        for wrong in range(ends - right + 1):
+            rest = ends - right - wrong
+            ways = comb(positive, right) * comb(negative, wrong) * comb(neither, rest)
+            below = stats.hypergeom.sf(at_least - 1, n - ends, negative - wrong, ends)
+            total += ways / comb(n, ends) * float(below) if ways else 0.0
+    return min(total, 1.0)
+
+
+def variance_ratio(values: Floats, reference: Floats) -> tuple[float, float]:
+    """Variance of values over that of reference, and its one-sided p by the F test.
+
+    Exact for normal values. ValueError on fewer than 2 values or a reference that does not vary.
+    """
+    for name, sample in (("values", values), ("reference", reference)):
+        require_finite(name, sample)
+        if len(sample) < 2:
+            raise ValueError(f"a variance needs at least 2 {name}, not {len(sample)}")
+    spread = float(np.var(reference, ddof=1))
+    if spread == 0.0:
+        raise ValueError("the reference does not vary: a ratio of variances is not defined")
+    ratio = float(np.var(values, ddof=1)) / spread
+    return ratio, float(stats.f.sf(ratio, len(values) - 1, len(reference) - 1))
+
+
+def require_finite(name: str, values: Floats) -> None:
+    """ValueError that counts the values that are NaN or infinite, if there are any."""
+    lost = int((~np.isfinite(values)).sum())
+    if lost:
+        raise ValueError(f"{name}: {lost} of {values.size} values are NaN or infinite")
 
 
 def split_half_cosines(even: Floats, odd: Floats) -> Floats:

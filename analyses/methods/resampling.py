@@ -1,0 +1,88 @@
+"""Draws of rows, clusters and orders, and the intervals and p values that come of them.
+
+A statistic is computed for each draw by the caller; here are the draws and how to read them:
+
+    drawn = [score(rows) for rows in draw_rows(len(values), rng)]
+    low, high = percentile_interval(drawn)
+
+Randomness comes from the generator that is passed in. Knows nothing of what is computed.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from analyses.methods.statistics import TIE, permutation_p, require_finite
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+RESAMPLES = 1000
+
+
+def draw_rows(n: int, rng: np.random.Generator, resamples: int = RESAMPLES) -> Ints:
+    """Bootstrap draws (resamples, n) of n rows with replacement (Efron 1979)."""
+    return rng.integers(n, size=(resamples, n))
+
+
+def draw_within(groups: ArrayLike, rng: np.random.Generator, resamples: int = RESAMPLES) -> Ints:
+    """Draws (resamples, n) that keep the size of every group: row k is drawn from k's own group."""
+    labels = np.asarray(groups)
+    drawn = np.empty((resamples, len(labels)), dtype=np.int64)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        drawn[:, members] = rng.choice(members, size=(resamples, len(members)))
+    return drawn
+
+
+def draw_clusters(
+    clusters: ArrayLike, rng: np.random.Generator, resamples: int = RESAMPLES
+) -> Iterator[Ints]:
+    """Draws of whole clusters with replacement, as many as there are; each yields its rows.
+
+    For rows that are not independent of each other, such as texts of one topic. The number of rows
+    changes from draw to draw where clusters differ in size.
+    """
+    labels = np.asarray(clusters)
+    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    for chosen in draw_rows(len(members), rng, resamples):
+        yield np.concatenate([members[cluster] for cluster in chosen])
+
+
+def draw_orders(n: int, rng: np.random.Generator, permutations: int) -> Ints:
+    """Random orders (permutations, n) of n rows."""
+    return rng.permuted(np.tile(np.arange(n), (permutations, 1)), axis=1)
+
+
+def percentile_interval(drawn: ArrayLike, level: float = 0.95) -> tuple[Floats, Floats]:
+    """Low and high quantile over the first axis of drawn (resamples, ...). ValueError on NaN."""
+    values = np.asarray(drawn, dtype=np.float64)
+    require_finite("a resampled statistic", values)
+    low, high = np.quantile(values, [(1.0 - level) / 2.0, (1.0 + level) / 2.0], axis=0)
+    return low, high
+
+
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """What chance alone reaches, and how often it does as well as what was observed."""
+
+    mean: Floats
+    p: Floats
+
+
+def against_chance(
+    observed: ArrayLike, drawn: ArrayLike, better: Literal["high", "low"] = "high"
+) -> Chance:
+    """Compare observed (...) with drawn (m, ...) by chance: p = (b + 1) / (m + 1), one-sided.
+
+    b counts the draws at least as good as the observed value. ValueError on NaN.
+    """
+    values, chance = np.asarray(observed, dtype=np.float64), np.asarray(drawn, dtype=np.float64)
+    require_finite("the statistic", values)
+    require_finite("a shuffled statistic", chance)
+    sign = 1.0 if better == "high" else -1.0
+    at_least = (sign * chance >= sign * values - TIE * np.maximum(np.abs(values), 1.0)).sum(axis=0)
+    return Chance(chance.mean(axis=0), permutation_p(at_least, len(chance)))
