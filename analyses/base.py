@@ -5,17 +5,19 @@ An experiment is a file in this folder with one `ANALYSIS`. Knows no experiment 
 
 import importlib
 import pkgutil
+import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from matplotlib.figure import Figure
 
 import analyses
 from analyses.figures import render, stamp
 from analyses.readiness import STAGES, Place
+from analyses.suite import Suite
 from stores.corpora import open_corpus
 from stores.database import Connection, canonical_json, digest
 from stores.errors import UsageError
@@ -33,6 +35,9 @@ from stores.results import (
 )
 from stores.runs import recorded_run
 from stores.workspace import Workspace
+
+if TYPE_CHECKING:
+    from engine.loading import LazyModel
 
 PLANTED_NOTE = "toy model, planted geometry"
 
@@ -52,6 +57,13 @@ class Inputs:
     """The analysis layer: the one that figures and single answers are about."""
     seed: int
     permutations: int
+    suite: Suite = field(default_factory=Suite)
+    """Counts for the analyses that need the model."""
+    model: "LazyModel | None" = None
+    """The reader's model, loaded when an analysis first asks for it."""
+    stop: threading.Event | None = None
+    watch: Callable[[str, int, int, str], None] | None = None
+    """Told a stage, how many of its steps are done, of how many, and a note."""
 
     def __post_init__(self) -> None:
         if self.layer not in self.layers:
@@ -160,7 +172,7 @@ def run_analysis(analysis: Analysis, inputs: Inputs) -> AnalysisSummary:
     with recorded_run(
         inputs.conn,
         command,
-        _settings(inputs),
+        _settings(analysis, inputs),
         inputs=made_from,
         protocol_digest=protocol.digest,
         reader=inputs.reader,
@@ -212,14 +224,15 @@ def inputs_digest(analysis: Analysis, inputs: Inputs) -> str:
     return digest(
         canonical_json(
             {"analysis": analysis.name, "protocol": inputs.protocol.digest, "stages": stages}
-            | _settings(inputs)
+            | _settings(analysis, inputs)
         )
     )
 
 
-def _settings(inputs: Inputs) -> dict[str, Any]:
+def _settings(analysis: Analysis, inputs: Inputs) -> dict[str, Any]:
     names = ("layers", "layer", "seed", "permutations")
-    return {name: getattr(inputs, name) for name in names}
+    settings = {name: getattr(inputs, name) for name in names}
+    return settings | ({"suite": asdict(inputs.suite)} if "model" in analysis.needs else {})
 
 
 def _figure_folder(inputs: Inputs) -> Path:

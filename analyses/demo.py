@@ -4,17 +4,23 @@ Knows nothing of texts, models or terminals. What is found here was planted: it 
 works and says nothing about language models.
 """
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from analyses.base import discover, run_analysis
 from analyses.opening import open_inputs
 from analyses.vectors import build_vectors
 from stores.database import Connection
 from stores.protocol import Protocol
+from stores.published import load_published
 from stores.results import Metric, read_metrics
 from stores.texts import counts
 from stores.workspace import Workspace
+
+if TYPE_CHECKING:
+    from engine.loading import LazyModel
 
 SEED, PERMUTATIONS = 0, 1000
 
@@ -39,18 +45,23 @@ def analyse_demo(
     corpus: str,
     layers: tuple[int, ...],
     layer: int,
+    model: "LazyModel | None",
     *,
     watch: Watch,
+    stop: threading.Event,
 ) -> list[Finding]:
     """Build the vectors and run every analysis, unless nothing changed; the closing table.
 
-    `layer` is the analysis layer.
+    `layer` is the analysis layer. Without a model, the analyses that read one are left out.
     """
-    known = sorted(discover().items())
+    every = sorted(discover().items())
+    known = [each for each in every if model is not None or "model" not in each[1].needs]
     watch("analyses", 0, len(known) + 1, "vectors")
+    load_published(conn)
     build_vectors(conn, workspace, protocol, reader, corpus, layers)
     place = (conn, workspace, protocol, reader, corpus, layers)
-    inputs = open_inputs(*place, layer, seed=SEED, permutations=PERMUTATIONS)
+    rest = {"model": model, "watch": watch, "stop": stop}
+    inputs = open_inputs(*place, layer, rest, seed=SEED, permutations=PERMUTATIONS)
     for done, (name, analysis) in enumerate(known, 1):
         watch("analyses", done, len(known) + 1, name)
         run_analysis(analysis, inputs)

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from types import MappingProxyType
+from typing import Any
 
 from analyses.base import Analysis, Inputs
 from analyses.readiness import unfinished_stage
@@ -34,11 +36,14 @@ def open_inputs(
     corpus: str,
     layers: tuple[int, ...],
     layer: int | None,
+    rest: Mapping[str, Any] = MappingProxyType({}),
     *,
     seed: int,
     permutations: int,
 ) -> Inputs:
     """The inputs at these extracted layers; the analysis layer is the one nearest to 2/3 depth.
+
+    `rest` is what else `Inputs` takes, suite, model, stop and watch; None stands for the default.
 
     NotReady when no layer is extracted.
     """
@@ -60,4 +65,5 @@ def open_inputs(
         layer=layer,
         seed=seed,
         permutations=permutations,
+        **{key: value for key, value in rest.items() if value is not None},
     )

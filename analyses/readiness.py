@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from stores.database import Connection, canonical_json, digest
 from stores.errors import NotReady
+from stores.readers import reader_settings
 from stores.rows import activations_digest, count_rows, extracted_layers
 from stores.texts import Kind, counts
 from stores.vectors import VARIANTS, read_vectors, vector_layers
@@ -52,7 +53,15 @@ def _vectors(place: Place) -> str:
     return digest(canonical_json([found.sha256 for found in sets]))
 
 
-STAGES: Mapping[str, Callable[[Place], str]] = {"activations": _activations, "vectors": _vectors}
+def _model(place: Place) -> str:
+    return digest(canonical_json(reader_settings(place.conn, place.reader)))
+
+
+STAGES: Mapping[str, Callable[[Place], str]] = {
+    "activations": _activations,
+    "vectors": _vectors,
+    "model": _model,
+}
 """Stage -> its fingerprint at a place, or NotReady."""
 
 

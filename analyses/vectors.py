@@ -19,7 +19,7 @@ from analyses.readiness import unfinished_stage
 from analyses.vector_metrics import LayerVectors, describe_layer
 from stores.corpora import open_corpus, planned_emotions
 from stores.database import Connection, canonical_json, digest
-from stores.errors import NotReady
+from stores.errors import NotReady, StoreCorrupt
 from stores.layers import iter_layer_chunks
 from stores.protocol import Protocol
 from stores.results import export_results, publish, read_metrics
@@ -187,7 +187,7 @@ def build_layer(sources: Sources, layer: int, denoise: float) -> LayerVectors:
     The neutral components are computed by a thread of their own while the stories are read.
     """
     if denoise == 0.0:
-        means, raw = _read_stories(sources, layer)
+        means, raw = read_stories(sources, layer)
         return LayerVectors(raw, raw, means, None)
     scatter = NeutralScatter()
     with closing(_labelled_blocks(sources, "dialogues", sources.dialogues, layer)) as blocks:
@@ -195,12 +195,12 @@ def build_layer(sources: Sources, layer: int, denoise: float) -> LayerVectors:
             scatter.add(block)
     with ThreadPoolExecutor(1, "components") as aside:
         underway = aside.submit(scatter.components, denoise)
-        means, raw = _read_stories(sources, layer)
+        means, raw = read_stories(sources, layer)
         neutral = underway.result()
     return LayerVectors(raw, project_out(raw, neutral.components), means, neutral)
 
 
-def _read_stories(sources: Sources, layer: int) -> tuple[EmotionMeans, NDArray[np.float64]]:
+def read_stories(sources: Sources, layer: int) -> tuple[EmotionMeans, NDArray[np.float64]]:
     """The running means of a layer's stories and the raw vectors (e, d)."""
     means = EmotionMeans(len(sources.emotions))
     with closing(_labelled_blocks(sources, "stories", sources.stories, layer)) as blocks:
@@ -221,16 +221,31 @@ def _labels(rows: Sequence[Row], index: Mapping[str, int]) -> Integers:
 def _labelled_blocks(
     sources: Sources, kind: Kind, labels: Integers, layer: int
 ) -> Generator[tuple[NDArray[np.float32], Integers], None, None]:
-    """A layer's usable rows with their labels, chunk by chunk."""
+    """A layer's usable rows with their labels, by chunk. StoreCorrupt names a row not finite."""
     place = (sources.conn, sources.workspace, sources.reader, sources.corpus, kind, layer)
     with closing(iter_layer_chunks(*place)) as chunks:
         for first, block in chunks:
             here = labels[first : first + len(block)]
             used = here != NOT_USED
-            if used.all():  # nearly always: no copy
-                yield block[: len(here)], here
-            else:
-                yield block[: len(here)][used], here[used]
+            rows = block[: len(here)]
+            if not used.all():  # hardly ever: no copy
+                rows = rows[used]
+            if (bad := _first_not_finite(rows)) is not None:
+                row = first + int(np.flatnonzero(used)[bad])
+                raise StoreCorrupt(
+                    f"row {row} of layer {layer} of {kind} of corpus {sources.corpus} by reader "
+                    f"{sources.reader} is not finite; run `cli.py doctor --repair`, then `extract`"
+                )
+            yield rows, here[used]
+
+
+def _first_not_finite(rows: NDArray[np.float32]) -> int | None:
+    """The first row with NaN or infinity in it. A sum finds most blocks clean in one pass."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(rows.sum()):
+            return None
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    return int(bad[0]) if len(bad) else None
 
 
 def _inputs_digests(

@@ -7,16 +7,18 @@ import re
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 from engine.backends.base import Backend
 from engine.backends.local import LocalBackend
-from engine.checkpoints import Checkpoint, describe_checkpoint
+from engine.checkpoints import LOCAL, Checkpoint, describe_checkpoint
 from engine.models import Model, load_model
 from engine.placement import choose_device
-from engine.weights import Quantize, compute_type
+from engine.weights import NF4, Quantize, compute_type
 from engine.writers import Identity
 from stores.budgets import remember_budget, remembered_budget
 from stores.database import Connection
+from stores.readers import reader_settings, reader_source
 
 STAGE = "generate"
 
@@ -52,9 +54,37 @@ class LazyModel:
         return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(self.name).name).strip("-._") or "reader"
 
     @property
+    def source(self) -> str:
+        """Where it can be found again: a hub id, or the whole path of a folder."""
+        folder = Path(self.name)
+        return str(folder.resolve()) if folder.is_dir() else self.name
+
+    @property
     def compute_dtype(self) -> str:
         """The type it computes in, known before it is loaded."""
         return compute_type(self.checkpoint, self.dtype, self.device, self.quantize)
+
+
+def reader_model(
+    conn: Connection, reader: str, *, name: str | None, dtype: str, **options: Any
+) -> LazyModel | None:
+    """The model of a reader, in the type it read with unless another is asked for.
+
+    Found where it was last read from, unless `name` says where; None when nobody knows.
+    """
+    settings = reader_settings(conn, reader)
+    found = name or reader_source(conn, reader)
+    if found is None:
+        return None
+    if name is None and settings["revision"] != LOCAL:
+        options["revision"] = options["revision"] or settings["revision"]
+    quantized = settings["dtype"].startswith(NF4)
+    return LazyModel(
+        name=found,
+        dtype=settings["dtype"].removeprefix(NF4) if dtype == "auto" else dtype,
+        quantize="4bit" if quantized else None,
+        **options,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -184,10 +184,11 @@ def _read(
     which = f"{loaded.name} {loaded.dtype}"
     budget = open_budget(conn, settings.tokens_per_batch, model=which, device=device)
     how = {"tokens_per_batch": budget.tokens, **asdict(choice), "attention": loaded.attention}
+    how |= {"dtype": loaded.dtype, "device": device}
     with recorded_run(
         conn,
         "extract",
-        {**asdict(settings), **how, "dtype": loaded.dtype, "device": device},
+        {**asdict(settings), **how, "source": model.source},
         protocol_digest=protocol.digest,
         reader=settings.reader,
         corpus=settings.corpus,

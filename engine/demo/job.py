@@ -38,6 +38,7 @@ class DemoReading:
     layers: tuple[int, ...]
     layer: int
     """The analysis layer: the block nearest two thirds of the depth."""
+    model: LazyModel
 
 
 def write_and_read(
@@ -69,7 +70,7 @@ def write_and_read(
     )
     if stop.is_set():
         return None
-    return DemoReading(protocol, extraction.layers, default_layer(n_layers))
+    return DemoReading(protocol, extraction.layers, default_layer(n_layers), model)
 
 
 def generation_settings(protocol: Protocol, kind: Kind, topics: int) -> GenerationSettings:
