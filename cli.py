@@ -22,7 +22,7 @@ from typing import Any
 import click
 
 from stores.database import Connection, open_database
-from stores.errors import BadValue, EngineError, NotReady, QuotaUsedUp, UsageError
+from stores.errors import BadValue, EngineError, NotReady, QuotaUsedUp, Stopped, UsageError
 from stores.workspace import Workspace, engine_lock
 
 DEMO_WORKSPACE = Path("data/demo")
@@ -103,6 +103,8 @@ def stopping() -> Iterator[threading.Event]:
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
+    except Stopped:
+        stop.set()
     finally:
         for number, action in before.items():
             signal.signal(number, action)
@@ -304,6 +306,38 @@ extraction_options = options(
     click.option("--retry-memory", is_flag=True, help="Read again what memory could not hold."),
     click.option("--plan-only", is_flag=True, help="Tell disk, memory, time (or --json)."),
 )
+analysis_options = options(
+    reader_option,
+    corpus_option,
+    protocol_option,
+    click.option(
+        "--layer", type=click.IntRange(0), help="Analysis layer (default: nearest to 2/3)."
+    ),
+    click.option("--permutations", type=click.IntRange(1), default=1000, show_default=True),
+    click.option("--seed", type=int, default=0, show_default=True),
+)
+suite_options = options(
+    click.option("--model", "name", help="Where the reader's model is (default: where it was)."),
+    loading_options,
+    click.option("--offload", is_flag=True, help="Keep blocks that fit no card in host memory."),
+    click.option("--attention", help="eager, sdpa, ... (default: the best there is)."),
+    click.option(
+        "--form",
+        type=click.Choice(["auto", "chat", "plain"]),
+        default="auto",
+        show_default=True,
+        help="Prompts as a chat, or as plain Human: ... Assistant: text.",
+    ),
+    click.option("--strength", type=float, default=0.5, show_default=True, help="Of steering."),
+    click.option("--steered", type=int, default=35, show_default=True, help="Emotions steered."),
+    click.option("--randoms", type=int, default=12, show_default=True, help="Random directions."),
+    click.option(
+        "--doses", default="-0.5,-0.25,0.25,0.75", show_default=True, help="Of exemplars."
+    ),
+    click.option("--band", help="Layers steered together, e.g. 10-20 (default: 1/2 to 2/3)."),
+    click.option("--band-emotions", type=int, default=12, show_default=True),
+    click.option("--tokens-per-batch", type=click.IntRange(1), help="Tokens of one pass."),
+)
 generation_options = options(
     click.option(
         "--backend",
@@ -352,13 +386,15 @@ generation_options = options(
 
 @cli.command()
 @click.option("--topics", type=click.IntRange(1, 100), default=6, help="Stories of each emotion.")
+@click.option("--suite/--no-suite", default=True, help="Whether to run the verification suite.")
 @click.pass_context
-def demo(ctx: click.Context, topics: int) -> None:
+def demo(ctx: click.Context, topics: int, suite: bool) -> None:
     """The whole job on the embedded toy model, in its own workspace (data/demo).
 
     A second call resumes, repeats nothing and prints the same table.
     """
     from analyses.demo import analyse_demo
+    from analyses.verification import COLUMNS, MEASURES, read_board
     from engine.demo.job import NAME, write_and_read
 
     workspace = Workspace(ctx.obj or DEMO_WORKSPACE)
@@ -367,11 +403,15 @@ def demo(ctx: click.Context, topics: int) -> None:
         if read is None:
             return
         place = (workspace, read.protocol, NAME, NAME, read.layers)
-        found = analyse_demo(conn, *place, read.layer, watch=bar)
+        model = read.model if suite else None
+        found = analyse_demo(conn, *place, read.layer, model, watch=bar, stop=stop)
+        board = read_board(conn, NAME, NAME, tuple(MEASURES)) if suite else []
     title = (
         "toy model, planted geometry: this shows that the tool works, not what language models do"
     )
     print_table(("", "found", ""), [(row.what, row.value, row.note) for row in found], title)
+    if board:
+        print_table(COLUMNS, [line.cells() for line in board], f"verification suite; {title}")
     click.echo(f"figures   {workspace.results(NAME) / 'figures'}")
     click.echo(f"database  {workspace.database}")
     click.echo(f"next      python cli.py --workspace {workspace.root} status")
@@ -753,26 +793,13 @@ def vectors_export(ctx: click.Context, /, path: Path, **asked: str | None) -> No
 @cli.command()
 @click.argument("names", nargs=-1)
 @click.option("--list", "listing", is_flag=True, help="What each one answers and what it needs.")
-@reader_option
-@corpus_option
-@protocol_option
-@click.option("--layer", type=click.IntRange(0), help="Analysis layer (default: nearest to 2/3).")
-@click.option("--permutations", type=click.IntRange(1), default=1000, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
+@analysis_options
+@suite_options
 @click.pass_context
-def analyze(
-    ctx: click.Context,
-    /,
-    names: tuple[str, ...],
-    listing: bool,
-    layer: int | None,
-    permutations: int,
-    seed: int,
-    **asked: Any,
-) -> None:
+def analyze(ctx: click.Context, /, names: tuple[str, ...], listing: bool, **asked: Any) -> None:
     """Run analyses by name, or all; publish rows, then export and draw what was published."""
     from analyses.base import discover, run_analysis
-    from analyses.opening import choose, open_inputs
+    from analyses.opening import choose
 
     known = discover()
     if listing:
@@ -780,14 +807,95 @@ def analyze(
         print_table(("name", "question", "needs"), rows)
         return
     chosen = choose(known, names)
-    with writing(workspace_of(ctx), f"analyze {' '.join(names)}") as conn:
-        place = place_of(ctx, conn, **asked)
-        inputs = open_inputs(conn, *place, layer, seed=seed, permutations=permutations)
+    with analysing(ctx, f"analyze {' '.join(names)}", chosen, asked) as inputs:
         for analysis in chosen:
             done = run_analysis(analysis, inputs)
             click.echo(f"{done.analysis}: {done.status}, run {done.run_id}")
             for path in done.files:
                 click.echo(f"  {path}")
+
+
+@contextmanager
+def analysing(
+    ctx: click.Context, command: str, chosen: Sequence[Any], asked: dict[str, Any]
+) -> Iterator[Any]:
+    """The inputs of analyses; the model is looked for only where one of `chosen` needs it."""
+    from analyses.opening import open_inputs
+    from analyses.suite import Suite
+    from stores.published import load_published
+
+    loading = {key: asked.pop(key) for key in LOADING}
+    layer, seed, permutations = (asked.pop(key) for key in ("layer", "seed", "permutations"))
+    wanted = {field.name: asked.pop(field.name) for field in fields(Suite)}
+    with writing(workspace_of(ctx), command) as conn, stopping() as stop, progress_bar() as bar:
+        load_published(conn)
+        place = place_of(ctx, conn, **asked)
+        suite, model = None, None
+        if any("model" in analysis.needs for analysis in chosen):
+            from engine.loading import reader_model
+
+            suite = parse_suite(conn, place[2], wanted)
+            model = reader_model(conn, place[2], **loading)
+        rest = {"suite": suite, "model": model, "stop": stop, "watch": bar}
+        yield open_inputs(conn, *place, layer, rest, seed=seed, permutations=permutations)
+
+
+LOADING = ("name", "device", "dtype", "revision", "trust_remote_code", "offload", "attention")
+
+
+def parse_suite(conn: Connection, reader: str, wanted: dict[str, Any]) -> Any:
+    """The suite's settings, with layers and doses out of what was written."""
+    from analyses.suite import Suite
+    from engine.models import parse_layers
+    from stores.readers import count_layers
+
+    if wanted["band"] is not None:
+        wanted["band"] = parse_layers(wanted["band"], count_layers(conn, reader))
+    try:
+        wanted["doses"] = tuple(float(dose) for dose in wanted["doses"].split(",") if dose.strip())
+    except ValueError as error:
+        raise UsageError(f"--doses {wanted['doses']!r}: numbers with commas between") from error
+    return Suite(**wanted)
+
+
+@cli.command()
+@click.argument("criteria", nargs=-1)
+@analysis_options
+@suite_options
+@click.option("--strict", is_flag=True, help="Exit 3 unless every criterion passes.")
+@json_option
+@click.pass_context
+def verify(
+    ctx: click.Context, /, criteria: tuple[str, ...], strict: bool, as_json: bool, **asked: Any
+) -> None:
+    """The verification suite: V1 ... V11, or all of them.
+
+    Each criterion with the report's score and bar, the reading that is controlled for chance,
+    and what others published. Reads prompts with the reader's own model; steers it for V10, V11.
+    """
+    from analyses.base import discover, run_analysis
+    from analyses.verification import COLUMNS, answering, choose_criteria, read_board
+
+    chosen = choose_criteria(criteria)
+    analyses = answering(chosen, discover())
+    with analysing(ctx, f"verify {' '.join(criteria)}".strip(), analyses, asked) as inputs:
+        for analysis in analyses:
+            run_analysis(analysis, inputs)
+        board = read_board(inputs.conn, inputs.reader, inputs.corpus, chosen)
+    if as_json:
+        print_json([line.document() for line in board])
+    else:
+        print_table(COLUMNS, [line.cells() for line in board], board_title(inputs))
+        folder = inputs.workspace.results(inputs.reader)
+        click.echo(f"figures in {folder / 'figures' / inputs.corpus}", err=True)
+    if strict and not all(line.score.passed for line in board):
+        ctx.exit(3)
+
+
+def board_title(inputs: Any) -> str:
+    planted = inputs.protocol.labels == "planted"
+    note = "toy model, planted geometry: it shows that the tool works; " if planted else ""
+    return f"{note}reader {inputs.reader}, corpus {inputs.corpus}, layer {inputs.layer}"
 
 
 @cli.command()
@@ -975,6 +1083,30 @@ def bench_extraction(as_json: bool, **asked: Any) -> None:
     from engine.bench.extraction import measure_extraction
 
     found = measure_extraction(**asked)
+    tell_bench(found, as_json)
+    if not as_json:
+        print_table(("measured", "value"), found.facts())
+
+
+@bench.command("steering")
+@click.option("--shape", default="small", show_default=True, help="Or llama-3.1-8b, gemma-4-31b.")
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--dtype", default="auto", show_default=True)
+@click.option("--quantize", type=click.Choice(["4bit"]))
+@click.option("--layer", type=click.IntRange(0), help="Steered (default: nearest to 2/3).")
+@click.option("--vectors", type=click.IntRange(2), default=43, show_default=True)
+@click.option("--activities", type=click.IntRange(4), default=64, show_default=True)
+@click.option("--firsts", type=int, default=2, show_default=True, help="First options sampled.")
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
+@json_option
+def bench_steering(as_json: bool, **asked: Any) -> None:
+    """A steering sweep by replay against hooks on the whole model, all pairs and all logits.
+
+    Random weights; both ways answer the same sample of questions, in turns, and must agree.
+    """
+    from engine.bench.steering import measure_steering
+
+    found = measure_steering(**asked)
     tell_bench(found, as_json)
     if not as_json:
         print_table(("measured", "value"), found.facts())

@@ -20,7 +20,7 @@ from tests.conftest import ROOT
 
 KILLS = int(os.environ.get("EMOVEC_TEST_KILLS", "20"))
 LONGEST_S = 9.0
-DEMO = ("demo", "--topics", "1")
+DEMO = ("demo", "--topics", "1", "--no-suite")
 
 
 def command(workspace: Path, *arguments: str) -> list[str]:
