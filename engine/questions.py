@@ -57,6 +57,8 @@ class Arm:
     vectors: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
 
 
+METHOD = 1
+"""Counts the changes of how answers are computed: those of another method are asked anew."""
 BASELINE = Arm("baseline", "baseline", 0.0)
 
 
@@ -115,7 +117,7 @@ def sweep_digest(model: Model, questions: Sequence[Question], tokens: tuple[int,
         for question in questions
     ]
     form = questions[0].prompt.form
-    return digest(canonical_json([model.weights_sha, model.dtype, form, asked, tokens]))
+    return digest(canonical_json([METHOD, model.weights_sha, model.dtype, form, asked, tokens]))
 
 
 def sweep_settings(

@@ -2,6 +2,7 @@
 emotions of the stories shuffled nothing is found."""
 
 import random
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -27,9 +28,9 @@ TOPICS = 4
 STORIES, DIALOGUES, LAYERS = 171 * TOPICS, 100, 6
 
 
-def demo(workspace: Workspace) -> str:
+def demo(workspace: Workspace, *options: str) -> str:
     command = [sys.executable, "cli.py", "--workspace", str(workspace.root), "demo"]
-    command += ["--topics", str(TOPICS)]
+    command += ["--topics", str(TOPICS), *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -57,6 +58,14 @@ def test_the_table_says_what_was_done_and_that_it_is_a_toy(shown: tuple[Workspac
     for words in ("toy", "planted", "done", "rejected", "failed", "permutation p", "ARI", "split"):
         assert words in table
     assert str(workspace.database) in table
+
+
+def test_the_board_of_the_suite_has_a_line_for_every_criterion(
+    shown: tuple[Workspace, str],
+) -> None:
+    lines = [line for line in shown[1].splitlines() if re.match(r"│ V\d+ ", line)]
+    assert [line.split()[1] for line in lines] == [f"V{i}" for i in range(1, 12)]
+    assert "verification suite; toy model, planted geometry" in shown[1]
 
 
 def test_every_planned_text_is_settled_and_nearly_all_are_done(
@@ -88,7 +97,7 @@ def test_with_the_emotions_of_the_stories_shuffled_the_same_command_finds_nothin
     shutil.copytree(shown[0].root, workspace.root)
     with closing(sqlite3.connect(workspace.database)) as conn, conn:
         shuffle_texts(conn, random.Random(0))
-    demo(workspace)
+    demo(workspace, "--no-suite")
     for metric, subject in (("r_valence", "PC1"), ("r_arousal", "PC2")):
         assert abs(value(found(workspace, metric, subject))) < 0.3
         assert (found(workspace, f"{metric}_max", subject).p_value or 0) > 0.05
