@@ -134,7 +134,8 @@ def _judge_relation(found: Steering, judge: Judge) -> Iterator[Metric]:
     """V10: the report's selection and either sign; then the spread one, signed and controlled.
 
     Any directions whose effects vary follow their own probes, those of mislabelled stories too. So
-    the controlled reading also asks that the effects be clear of random ones and follow the labels.
+    the controlled reading also asks that the effects be clear of random ones and follow the labels;
+    its p is the largest of the three.
     """
     top, spread = (list(chosen) for chosen in (found.selections.top, found.selections.spread))
     changes = found.change(found.rated(found.names(top)))
@@ -146,12 +147,10 @@ def _judge_relation(found: Steering, judge: Judge) -> Iterator[Metric]:
     effects = found.controlled(names)
     labelled = judge.correlate("V10.valence", effects, found.valence[spread])
     controlled = judge.correlate("V10.controlled", effects, r)
-    trusted = bool(distinct.passed) and all(map(_is_sure, (labelled, controlled)))
-    yield from (distinct, labelled, replace(controlled, passed=trusted))
-
-
-def _is_sure(row: Metric) -> bool:
-    return bool(row.passed) and row.p_value is not None and row.p_value <= ALPHA
+    asked = (distinct, labelled, controlled)
+    p = max(1.0 if row.p_value is None else row.p_value for row in asked)
+    passed = all(bool(row.passed) for row in asked) and p <= ALPHA
+    yield from (distinct, labelled, replace(controlled, p_value=p, passed=passed))
 
 
 def _judge_clear(found: Steering, names: Sequence[str]) -> Metric:

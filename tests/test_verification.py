@@ -189,7 +189,7 @@ def test_adding_nothing_changes_nothing(
         assert abs(value(found["V10.zero"])) < 0.01
 
 
-LABELLED = ("V1", "V3", "V4", "V5", "V6", "V8", "V10", "V11")
+LABELLED = ("V1", "V3", "V4", "V5", "V6", "V8", "V9", "V10", "V11")
 """Criteria that look at which emotion is which."""
 
 

@@ -194,6 +194,17 @@ def test_against_the_labels_v8_fails() -> None:
     assert one(rows, "V8").p_value == 1.0
 
 
+def test_probes_that_go_with_elo_but_not_with_the_labels_are_not_controlled() -> None:
+    rng = np.random.default_rng(0)
+    probed, elo = probed_world(0.1, rng)
+    for valence in (rng.permutation(probed.valence), -probed.valence):
+        rows = score_probes(replace(probed, valence=valence), elo, 199, rng).metrics
+        assert one(rows, "V9").passed
+        assert one(rows, "V9").p_value == 1 / 200
+        assert not one(rows, "V9.controlled").passed
+    assert one(rows, "V9.controlled").p_value == 1 / 200, "inverted is sure, and yet does not hold"
+
+
 def test_worth_dealt_at_random_passes_v9_by_the_reports_bar_but_seldom_when_controlled() -> None:
     """One dimension makes all r rise together: by chance none or nearly all pass .3."""
     rng = np.random.default_rng(2)
