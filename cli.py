@@ -819,14 +819,20 @@ def analyze(ctx: click.Context, /, names: tuple[str, ...], listing: bool, **aske
 def analysing(
     ctx: click.Context, command: str, chosen: Sequence[Any], asked: dict[str, Any]
 ) -> Iterator[Any]:
-    """The inputs of analyses; the model is looked for only where one of `chosen` needs it."""
+    """The inputs of analyses; the model is looked for only where one of `chosen` needs it.
+
+    One that was named must be the reader's, also where nothing has to be read anew.
+    """
     from analyses.opening import open_inputs
+    from analyses.reading import require_model
     from analyses.suite import Suite
     from stores.published import load_published
 
     loading = {key: asked.pop(key) for key in LOADING}
     layer, seed, permutations = (asked.pop(key) for key in ("layer", "seed", "permutations"))
     wanted = {field.name: asked.pop(field.name) for field in fields(Suite)}
+    with reading(ctx):  # nothing is created where there is nothing to analyse
+        pass
     with writing(workspace_of(ctx), command) as conn, stopping() as stop, progress_bar() as bar:
         load_published(conn)
         place = place_of(ctx, conn, **asked)
@@ -837,7 +843,10 @@ def analysing(
             suite = parse_suite(conn, place[2], wanted)
             model = reader_model(conn, place[2], **loading)
         rest = {"suite": suite, "model": model, "stop": stop, "watch": bar}
-        yield open_inputs(conn, *place, layer, rest, seed=seed, permutations=permutations)
+        inputs = open_inputs(conn, *place, layer, rest, seed=seed, permutations=permutations)
+        if model and loading["name"]:
+            require_model(inputs)
+        yield inputs
 
 
 LOADING = ("name", "device", "dtype", "revision", "trust_remote_code", "offload", "attention")

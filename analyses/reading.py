@@ -21,6 +21,7 @@ from stores.texts import KINDS
 from stores.vectors import read_vectors
 
 if TYPE_CHECKING:
+    from engine.loading import LazyModel
     from engine.models import Model
 
 Floats = NDArray[np.float64]
@@ -47,7 +48,12 @@ class Probes:
 
 
 def open_model(inputs: Inputs) -> "Model":
-    """The model that read the corpus, loaded.
+    """The model that read the corpus, loaded. Raises what `require_model` raises."""
+    return require_model(inputs).loaded
+
+
+def require_model(inputs: Inputs) -> "LazyModel":
+    """The model that read the corpus, not loaded yet.
 
     NotReady when none was named; FingerprintMismatch when weights or type are not the reader's.
     """
@@ -69,7 +75,7 @@ def open_model(inputs: Inputs) -> "Model":
             f"model {inputs.model.name} is not what reader {inputs.reader} read with: "
             f"{', '.join(wrong)}; name that model, and its type with --dtype or --quantize"
         )
-    return inputs.model.loaded
+    return inputs.model
 
 
 def open_probes(inputs: Inputs, layers: Sequence[int] | None = None) -> Probes:

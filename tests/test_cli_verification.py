@@ -133,6 +133,19 @@ def test_a_second_call_computes_nothing(read: Path) -> None:
     assert run("sql", runs, "--json", workspace=read).stdout == before
 
 
+def test_a_model_that_is_named_must_be_the_readers_even_where_nothing_is_read(read: Path) -> None:
+    assert verify(read, "V3").exit_code == 0
+    told = ("is not what reader tiny read with", "weights_sha", "--dtype")
+    expect_error(verify(read, "V3", "--model", DEMO_MODEL), 1, *told)
+    expect_error(verify(read, "V3", "--model", "./nothing"), 1, "model ./nothing", "no such folder")
+
+
+def test_nothing_is_created_where_there_is_nothing_to_verify(tmp_path: Path) -> None:
+    missing = tmp_path / "nowhere"
+    expect_error(verify(missing), 1, str(missing))
+    assert not missing.exists()
+
+
 def test_a_tokenizer_that_merges_the_bracket_with_the_letter_is_refused(tmp_path: Path) -> None:
     checkpoint = save_checkpoint(tmp_path / "llama", chat=False)
     merging = build_pieces(None, (*WORDS, *JOINED), split=False)
