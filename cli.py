@@ -831,8 +831,10 @@ def analysing(
     loading = {key: asked.pop(key) for key in LOADING}
     layer, seed, permutations = (asked.pop(key) for key in ("layer", "seed", "permutations"))
     wanted = {field.name: asked.pop(field.name) for field in fields(Suite)}
-    with reading(ctx):  # nothing is created where there is nothing to analyse
-        pass
+    if not workspace_of(ctx).database.is_file():  # create nothing where nothing can be analysed
+        raise NotReady(
+            f"there is no ledger at {workspace_of(ctx).database}: `generate` comes first"
+        )
     with writing(workspace_of(ctx), command) as conn, stopping() as stop, progress_bar() as bar:
         load_published(conn)
         place = place_of(ctx, conn, **asked)

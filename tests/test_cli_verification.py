@@ -146,6 +146,15 @@ def test_nothing_is_created_where_there_is_nothing_to_verify(tmp_path: Path) -> 
     assert not missing.exists()
 
 
+def test_a_ledger_of_before_is_brought_up_to_date_and_verified(copy: Path) -> None:
+    with closing(sqlite3.connect(Workspace(copy).database)) as conn, conn:
+        for table in ("answers", "arms", "questions", "sweeps"):
+            conn.execute(f"DROP TABLE {table}")
+        assert conn.execute("DELETE FROM _sqlite_migrations WHERE name LIKE 'm004%'").rowcount == 1
+    done = verify(copy, "V3")
+    assert done.exit_code == 0, done.output
+
+
 def test_a_tokenizer_that_merges_the_bracket_with_the_letter_is_refused(tmp_path: Path) -> None:
     checkpoint = save_checkpoint(tmp_path / "llama", chat=False)
     merging = build_pieces(None, (*WORDS, *JOINED), split=False)
