@@ -6,14 +6,18 @@ by how many rows, and the command that finishes it.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from stores.database import Connection, canonical_json, digest
-from stores.errors import NotReady
+from stores.errors import NotReady, UsageError
 from stores.readers import reader_settings
 from stores.rows import activations_digest, count_rows, extracted_layers
 from stores.texts import Kind, counts
 from stores.vectors import VARIANTS, read_vectors, vector_layers
 from stores.workspace import Workspace
+
+if TYPE_CHECKING:
+    from stores.norms import Norms
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,8 @@ class Place:
     reader: str
     corpus: str
     layers: tuple[int, ...]
+    norms: "Norms | None" = None
+    """Human ratings, where a file of them was given."""
 
 
 def _activations(place: Place) -> str:
@@ -57,10 +63,17 @@ def _model(place: Place) -> str:
     return digest(canonical_json(reader_settings(place.conn, place.reader)))
 
 
+def _norms(place: Place) -> str:
+    if place.norms is None:
+        raise UsageError("norms needs a file of human ratings: give one with --norms")
+    return place.norms.sha256
+
+
 STAGES: Mapping[str, Callable[[Place], str]] = {
     "activations": _activations,
     "vectors": _vectors,
     "model": _model,
+    "norms": _norms,
 }
 """Stage -> its fingerprint at a place, or NotReady."""
 

@@ -9,16 +9,16 @@ import pytest
 from matplotlib.figure import Figure
 
 from analyses.base import (
-    PLANTED_NOTE,
     Analysis,
     Inputs,
     Result,
     Rows,
     discover,
-    draw_figures,
+    home_of,
     run_analysis,
 )
 from analyses.figures import draw_variance
+from analyses.keeping import PLANTED_NOTE, draw_figures
 from stores.database import Connection
 from stores.errors import FingerprintMismatch, NotReady, UsageError
 from stores.results import Metric, Table, read_metrics
@@ -120,7 +120,7 @@ def test_a_lost_figure_is_drawn_from_rows_without_computing(lab: Lab, spy: Spy) 
 def test_drawing_anew_gives_the_same_bytes(lab: Lab, spy: Spy) -> None:
     run_analysis(spy.analysis, lab.inputs(0))
     before = {path: path.read_bytes() for path in _figure(lab, "png").parent.iterdir()}
-    draw_figures(spy.analysis, lab.inputs(0))
+    draw_figures(home_of(lab.inputs(0)), "spy", spy.draw)
     assert {path: path.read_bytes() for path in _figure(lab, "png").parent.iterdir()} == before
 
 
