@@ -1,4 +1,4 @@
-"""What the protocol says of the emotions, and whether components of their vectors follow it.
+"""What the protocol or human norms say of emotions, and whether components of vectors follow it.
 
 Many layers and components are looked at, so each correlation has a p corrected for all of them
 beside its own. Knows nothing of where labels or components come from.
@@ -47,13 +47,17 @@ def read_labels(protocol: Protocol, emotions: Sequence[str]) -> Labels:
         label: np.array([getattr(row, label, None) for row in rows], dtype=np.float64)
         for label in LABELS
     }
-    usable = {
+    families = tuple(row.family for row in rows if row and row.family)
+    return Labels(protocol.labels, usable(values), families if len(families) == len(rows) else None)
+
+
+def usable(values: Mapping[Label, Floats]) -> dict[Label, Floats]:
+    """The labels that at least 3 emotions have and that are not the same for all of them."""
+    return {
         label: column
         for label, column in values.items()
         if np.isfinite(column).sum() >= 3 and len(set(column[np.isfinite(column)])) > 1
     }
-    families = tuple(row.family for row in rows if row and row.family)
-    return Labels(protocol.labels, usable, families if len(families) == len(rows) else None)
 
 
 def correlate_labels(

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from stores.database import Connection, canonical_json, digest
 from stores.errors import NotReady, UsageError
-from stores.readers import reader_settings
+from stores.readers import is_imported, reader_settings
 from stores.rows import activations_digest, count_rows, extracted_layers
 from stores.texts import Kind, counts
-from stores.vectors import VARIANTS, read_vectors, vector_layers
+from stores.vectors import making_step, read_vectors, vector_layers, vector_variants
 from stores.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -48,15 +48,17 @@ def _activations(place: Place) -> str:
 
 def _vectors(place: Place) -> str:
     conn, reader, corpus = place.conn, place.reader, place.corpus
-    built = vector_layers(conn, reader, corpus)
-    if missing := [layer for layer in place.layers if layer not in built]:
+    stored = vector_layers(conn, reader, corpus)
+    if missing := [layer for layer in place.layers if layer not in stored]:
+        imported = is_imported(conn, reader)
+        step = (making_step if imported else unfinished_stage)(conn, reader, corpus)
         raise NotReady(
-            f"layers {missing} of corpus {corpus} have no vectors by reader {reader}: "
-            f"{unfinished_stage(conn, reader, corpus)}"
+            f"layers {missing} of corpus {corpus} have no vectors by reader {reader}: {step}"
         )
-    pairs = [(layer, variant) for layer in place.layers for variant in VARIANTS]
+    variants = vector_variants(conn, reader, corpus)
+    pairs = [(layer, variant) for layer in place.layers for variant in variants]
     sets = [read_vectors(conn, place.workspace, reader, corpus, *pair) for pair in pairs]
-    return digest(canonical_json([found.sha256 for found in sets]))
+    return digest(canonical_json([[found.variant, found.sha256] for found in sets]))
 
 
 def _model(place: Place) -> str:
@@ -80,6 +82,12 @@ STAGES: Mapping[str, Callable[[Place], str]] = {
 
 def unfinished_stage(conn: Connection, reader: str, corpus: str, kind: Kind = "stories") -> str:
     """Which stage before the vectors is unfinished, by how many rows, and the command for it."""
+    if is_imported(conn, reader):
+        return (
+            f"the vectors of reader {reader} were imported, and with them no texts and no "
+            "activations; what needs those needs a model that reads texts here: "
+            "run `cli.py extract` under another --reader"
+        )
     written, still_open = _count_texts(conn, corpus, kind)
     pooled = _count_rows(conn, reader, corpus, kind)
     if not written:

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from stores import arrays
 from stores.database import Connection, canonical_json, now_text, transaction
-from stores.errors import FingerprintMismatch
+from stores.errors import FingerprintMismatch, UsageError
+from stores.readers import is_imported
 from stores.receipts import HERE, chunk_length, written_layers
 from stores.rows import row_extent
 from stores.texts import Kind
@@ -60,8 +61,14 @@ def open_arrays(
     """Record the settings of these arrays, or check that they are the ones recorded.
 
     `chunk_rows` counts until something is written: arrays keep their chunks. Metadata that a crash
-    tore or lost is written anew. Raises FingerprintMismatch naming each setting that differs.
+    tore or lost is written anew. Raises FingerprintMismatch naming each setting that differs, and
+    UsageError for a reader whose vectors were imported.
     """
+    if is_imported(conn, reader):
+        raise UsageError(
+            f"reader {reader} is the name of imported vectors, which must not be mixed with what a "
+            "model reads here: name another --reader"
+        )
     given = asdict(settings)
     with transaction(conn):
         if not _is_begun(conn, workspace, reader):

@@ -16,6 +16,7 @@ from stores.activations import layer_metadata, layer_path, require_layer
 from stores.arrays import ChunkFile
 from stores.database import Connection, transaction
 from stores.errors import StoreCorrupt
+from stores.readers import is_imported
 from stores.receipts import Here, drop_receipts, written_layers
 from stores.rows import extracted_layers
 from stores.vectors import forget_vectors, read_vectors, vector_path
@@ -126,7 +127,8 @@ def inspect_vectors(conn: Connection, workspace: Workspace) -> Iterator[Finding]
         if problem:
             place = _name(vector_path(workspace, reader, corpus, variant, layer), workspace)
             mend = partial(forget_vectors, reader=reader, corpus=corpus, layer=layer)
-            yield Finding("vectors", place, problem, "build the layer's vectors again", mend)
+            again = "import it" if is_imported(conn, reader) else "build the layer's vectors"
+            yield Finding("vectors", place, problem, f"{again} again", mend)
 
 
 def inspect_files(conn: Connection, workspace: Workspace) -> Iterator[Finding]:

@@ -188,13 +188,13 @@ receipts: One row per chunk of an array that is durably on disk.
     created_at
     norm            mean residual norm of the rows that were done; NULL when not kept, or for none
     done            rows that were done when it was written; NULL when not kept
-vectors: One row per stored set of emotion vectors.
-    reader
+vectors: One row per stored layer of emotion vectors, built here or imported.
+    reader          who read the texts, or the name given to imported vectors
     corpus
-    variant         raw, or denoised: neutral components projected out
+    variant         raw, or denoised: neutral components projected out; imported ones may lack one
     layer
     emotions        emotion of each vector, as JSON
-    settings        how they were made, as JSON
+    settings        how they were made, or which files they came from, as JSON
     inputs
     sha256          digest of the vectors, float64
     run_id

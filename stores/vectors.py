@@ -2,10 +2,10 @@
 
 One array [emotions, d_model] per reader, corpus, variant ('raw' or 'denoised') and layer. The row
 is deleted before the array is replaced and written after it is durable, so that a row never speaks
-of half an array. Knows nothing of how vectors are computed.
+of half an array. An imported set may have one variant alone; its settings name the files. Knows
+nothing of how vectors are computed.
 """
 
-import io
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from stores import arrays
 from stores.database import Connection, canonical_json, digest, now_text, transaction
-from stores.errors import FingerprintMismatch, NotReady, StoreCorrupt
-from stores.files import write_file_atomically
+from stores.errors import NotReady, StoreCorrupt
+from stores.readers import is_imported
 from stores.workspace import Workspace, require_slug
 
 Variant = Literal["raw", "denoised"]
@@ -45,18 +45,21 @@ def write_vectors(
     *,
     emotions: Sequence[str],
     layer: int,
-    raw: NDArray[np.floating],
-    denoised: NDArray[np.floating],
+    raw: NDArray[np.floating] | None,
+    denoised: NDArray[np.floating] | None,
     settings: Mapping[str, Any],
     inputs: str,
     run_id: int,
 ) -> None:
-    """Store both variants of one layer, raw and denoised [e, d], in place of older ones.
+    """Store one layer's vectors, raw, denoised or both [e, d], in place of older ones.
 
     `settings` (how they were made) and `inputs` (digest of what from) are kept with them. Raises
-    ValueError when shapes or numbers make no sense.
+    ValueError when shapes or numbers make no sense, or when there is no variant.
     """
-    chosen = {"raw": np.asarray(raw, np.float64), "denoised": np.asarray(denoised, np.float64)}
+    given = {"raw": raw, "denoised": denoised}
+    chosen = {key: np.asarray(v, np.float64) for key, v in given.items() if v is not None}
+    if not chosen:
+        raise ValueError(f"layer {layer}: neither raw nor denoised vectors")
     for variant, values in chosen.items():
         if values.ndim != 2 or len(values) != len(emotions) or not np.isfinite(values).all():
             raise ValueError(
@@ -101,7 +104,7 @@ def read_vectors(
     if row is None:
         raise NotReady(
             f"no {variant} vectors of layer {layer} of corpus {corpus} by reader {reader}; "
-            f"run `cli.py vectors build --reader {reader} --corpus {corpus}`"
+            f"{making_step(conn, reader, corpus)}"
         )
     path = vector_path(workspace, reader, corpus, variant, layer)
     try:
@@ -129,6 +132,25 @@ def forget_vectors(
         shutil.rmtree(path, ignore_errors=True)
 
 
+def forget_set(conn: Connection, workspace: Workspace, reader: str, corpus: str) -> None:
+    """Withdraw the vectors of every layer: all of their rows first, then their arrays."""
+    layers = vector_layers(conn, reader, corpus)
+    with transaction(conn):
+        conn.execute("DELETE FROM vectors WHERE reader = ? AND corpus = ?", (reader, corpus))
+    for layer in layers:
+        forget_vectors(conn, workspace, reader, corpus, layer)
+
+
+def making_step(conn: Connection, reader: str, corpus: str) -> str:
+    """What makes vectors that a reader lacks: building them, or a file where they came from one."""
+    if is_imported(conn, reader):
+        return (
+            "the reader's vectors were imported: give files that have them to "
+            f"`cli.py vectors import FILE... --reader {reader} --corpus {corpus}`"
+        )
+    return f"run `cli.py vectors build --reader {reader} --corpus {corpus}`"
+
+
 def vector_path(
     workspace: Workspace, reader: str, corpus: str, variant: Variant, layer: int
 ) -> Path:
@@ -143,41 +165,25 @@ def vector_layers(conn: Connection, reader: str, corpus: str) -> list[int]:
     return [row["layer"] for row in conn.execute(query, (reader, corpus))]
 
 
+def vector_variants(conn: Connection, reader: str, corpus: str) -> tuple[Variant, ...]:
+    """The variants that every layer has, raw first: imported vectors may have one alone."""
+    query = """SELECT variant FROM vectors WHERE reader = ?1 AND corpus = ?2 GROUP BY variant
+        HAVING count(*) = (SELECT count(DISTINCT layer) FROM vectors
+                           WHERE reader = ?1 AND corpus = ?2)"""
+    found = {row["variant"] for row in conn.execute(query, (reader, corpus))}
+    return tuple(variant for variant in VARIANTS if variant in found)
+
+
+def vector_variant(conn: Connection, reader: str, corpus: str) -> Variant:
+    """The variant that analyses use: denoised where every layer has it, else raw."""
+    return "denoised" if "denoised" in vector_variants(conn, reader, corpus) else "raw"
+
+
 def vector_inputs(conn: Connection, reader: str, corpus: str, layer: int) -> str | None:
     """The digest of what the vectors of a layer were built from; None when there are none."""
     query = "SELECT inputs FROM vectors WHERE reader = ? AND corpus = ? AND layer = ?"
     row = conn.execute(query, (reader, corpus, layer)).fetchone()
     return None if row is None else str(row["inputs"])
-
-
-def export_vectors(
-    conn: Connection, workspace: Workspace, reader: str, corpus: str, path: Path
-) -> None:
-    """Write all layers as one .npz: emotions [e], layers [l], raw and denoised float64 [l, e, d].
-
-    Raises NotReady when there are no vectors, FingerprintMismatch when layers differ in emotions.
-    """
-    layers = vector_layers(conn, reader, corpus)
-    if not layers:
-        raise NotReady(
-            f"reader {reader} has no vectors of corpus {corpus}; "
-            f"run `cli.py vectors build --reader {reader} --corpus {corpus}`"
-        )
-    sets = {
-        variant: [read_vectors(conn, workspace, reader, corpus, layer, variant) for layer in layers]
-        for variant in VARIANTS
-    }
-    emotions = {found.emotions for found in sets["raw"]}
-    if len(emotions) > 1:
-        raise FingerprintMismatch(
-            f"the layers of {reader}/{corpus} have vectors of different emotions; "
-            "run `cli.py vectors build` for all of them"
-        )
-    file = io.BytesIO()
-    raw, denoised = (np.stack([found.vectors for found in sets[variant]]) for variant in VARIANTS)
-    names = np.array(emotions.pop())
-    np.savez(file, emotions=names, layers=np.array(layers), raw=raw, denoised=denoised)
-    write_file_atomically(path, file.getvalue())
 
 
 def _sha(values: NDArray[np.float64]) -> str:

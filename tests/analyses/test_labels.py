@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from analyses.base import Result
-from analyses.labels import Labels, correlate_labels, read_labels
+from analyses.labels import LABELS, Labels, correlate_labels, read_labels, usable
 from stores.results import Metric
 from tests.analyses.lab import write_protocol
 from tests.analyses.planted import Floats, World, planted_world
@@ -124,3 +124,14 @@ def test_a_label_that_does_not_vary_or_is_known_of_two_is_left_out(tmp_path: Pat
     protocol = write_protocol(tmp_path, flat)
     assert list(read_labels(protocol, protocol.names).values) == ["arousal"]
     assert not read_labels(protocol, ["e00", "e01", "x"]).values
+
+
+def test_labels_are_usable_when_three_are_known_and_differ() -> None:
+    nan = np.nan
+    for valence in ([1.0, 2.0, nan, nan], [3.0, 3.0, 3.0, nan], [nan] * 4):
+        assert list(usable({"valence": np.array(valence), "arousal": np.arange(4.0)})) == [
+            "arousal"
+        ]
+    kept = usable({label: np.array([1.0, nan, 1.0, 2.0]) for label in LABELS})
+    assert list(kept) == ["valence", "arousal"]
+    np.testing.assert_array_equal(kept["valence"], [1.0, nan, 1.0, 2.0])

@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 
 from analyses.readiness import STAGES, Place, unfinished_stage
+from analyses.vectors import build_vectors
 from stores.database import Connection
 from stores.errors import NotReady
+from stores.results import open_run
 from stores.rows import Row
+from stores.vectors import write_vectors
 from stores.workspace import Workspace
 from tests.analyses.lab import (
     CORPUS,
@@ -18,6 +21,7 @@ from tests.analyses.lab import (
     write_texts,
 )
 from tests.analyses.planted import Floats, planted_world
+from tests.stores.arranged import IMPORTED
 
 
 @pytest.fixture
@@ -57,3 +61,45 @@ def test_texts_of_another_reader_or_corpus_do_not_count(lab: Lab) -> None:
     write_activations(lab, "stories", {0: _ones}, d_model=3)
     assert "24 of 24 stories are not extracted" in unfinished_stage(lab.conn, "other", CORPUS)
     assert "none of the stories is written" in unfinished_stage(lab.conn, READER, "other")
+
+
+def test_imported_vectors_are_ready_with_the_variants_they_have(lab: Lab) -> None:
+    numbers = np.ones((4, 3))
+    for raw, denoised in ((numbers, None), (None, numbers), (numbers, numbers)):
+        _import(lab, raw, denoised)
+        fingerprints = {STAGES["vectors"](_place(lab, 0, 1)) for _ in range(2)}
+        assert len(fingerprints) == 1
+    with pytest.raises(NotReady, match=r"layers \[2\] .* vectors import FILE\.\.\. --reader toy"):
+        STAGES["vectors"](_place(lab, 0, 1, 2))
+
+
+def test_the_fingerprint_tells_variants_apart(lab: Lab) -> None:
+    numbers = np.ones((4, 3))
+    _import(lab, numbers, None)
+    raw = STAGES["vectors"](_place(lab, 0))
+    _import(lab, None, numbers)
+    assert STAGES["vectors"](_place(lab, 0)) != raw
+
+
+@pytest.mark.parametrize("stage", ["activations", "model"])
+def test_what_needs_more_than_vectors_is_told_that_they_were_imported(lab: Lab, stage: str) -> None:
+    write_texts(lab, "stories", story_plan(lab.protocol.names))
+    _import(lab, np.ones((4, 3)), None)
+    with pytest.raises(NotReady, match=r"reader toy were imported.* another --reader"):
+        STAGES[stage](_place(lab, 0))
+    with pytest.raises(NotReady, match="reader toy were imported"):
+        build_vectors(lab.conn, lab.workspace, lab.protocol, READER, CORPUS, (0,))
+
+
+def _import(lab: Lab, raw: Floats | None, denoised: Floats | None) -> None:
+    for layer in (0, 1):
+        write_vectors(
+            *(lab.conn, lab.workspace, READER, CORPUS),
+            emotions=lab.protocol.names,
+            layer=layer,
+            raw=raw,
+            denoised=denoised,
+            settings=IMPORTED,
+            inputs="sha256:i",
+            run_id=open_run(lab.conn, "vectors import", {}),
+        )

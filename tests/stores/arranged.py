@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,10 @@ from stores.corpora import open_corpus
 from stores.database import Connection, digest
 from stores.planning import PlannedText, plan
 from stores.receipts import Here
+from stores.results import open_run
 from stores.rows import ChunkPlan, pending_chunks, plan_rows
 from stores.texts import Kind, commit, lease
+from stores.vectors import write_vectors
 from stores.workspace import Workspace
 
 READER, CORPUS = "toy", "main"
@@ -33,6 +36,15 @@ SETTINGS = ArraySettings(
     dtype="float32",
     protocol_digest="sha256:p",
 )
+IMPORTED = {
+    "imported": [{"file": "theirs.npz", "sha256": "sha256:t"}],
+    "layers": [0, 2],
+    "n_layers": 7,
+    "n_layers_assumed": True,
+    "d_model": 5,
+    "model": None,
+}
+"""What vectors that came from a file are stored with."""
 
 
 def add_texts(conn: Connection, n: int, kind: Kind = "stories", *, topic: str = "rain") -> None:
@@ -85,6 +97,29 @@ def extract(
         for chunk in pending:
             writer.write(here, chunk.chunk, blocks(chunk, settings.d_model), outcomes(chunk))
     return [chunk.chunk for chunk in pending]
+
+
+def import_set(
+    conn: Connection,
+    workspace: Workspace,
+    reader: str,
+    corpus: str = CORPUS,
+    **changes: object,
+) -> None:
+    """Do what an import does, without a file: raw vectors at the layers that the settings say."""
+    settings: dict[str, Any] = {**IMPORTED, **changes}
+    open_corpus(conn, corpus, "sha256:p", {})
+    for layer in settings["layers"]:
+        write_vectors(
+            *(conn, workspace, reader, corpus),
+            emotions=("joyful", "afraid"),
+            layer=layer,
+            raw=np.ones((2, 5)),
+            denoised=None,
+            settings=settings,
+            inputs="sha256:i",
+            run_id=open_run(conn, "vectors import", {}),
+        )
 
 
 def change_text(conn: Connection, text_id: int, text: str) -> None:

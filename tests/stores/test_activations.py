@@ -13,7 +13,7 @@ from stores.activations import (
 )
 from stores.corpora import rebind_corpus
 from stores.database import Connection, open_database
-from stores.errors import FingerprintMismatch
+from stores.errors import FingerprintMismatch, UsageError
 from stores.layers import read_layer
 from stores.receipts import chunk_length
 from stores.rows import read_rows
@@ -29,6 +29,7 @@ from tests.stores.arranged import (
     change_text,
     extract,
     files_below,
+    import_set,
     numbers,
     settings_with,
 )
@@ -212,6 +213,16 @@ def test_a_corpus_bound_to_another_protocol_is_read_again_only_where_texts_chang
 def test_another_reader_may_have_any_settings(conn: Connection, workspace: Workspace) -> None:
     open_arrays(conn, workspace, *HERE, SETTINGS, CHUNK_ROWS)
     open_arrays(conn, workspace, "big", CORPUS, "stories", settings_with(model="b"), CHUNK_ROWS)
+
+
+def test_a_reader_of_imported_vectors_reads_nothing_here(
+    conn: Connection, workspace: Workspace
+) -> None:
+    import_set(conn, workspace, "theirs", "imported")
+    with pytest.raises(UsageError, match="theirs is the name of imported vectors"):
+        open_arrays(conn, workspace, "theirs", CORPUS, "stories", SETTINGS, CHUNK_ROWS)
+    assert conn.execute("SELECT count(*) FROM arrays").fetchone()[0] == 0
+    open_arrays(conn, workspace, *HERE, SETTINGS, CHUNK_ROWS)
 
 
 def test_arrays_keep_their_chunks(conn: Connection, workspace: Workspace) -> None:

@@ -23,6 +23,7 @@ from tests.stores.arranged import (
     change_text,
     extract,
     files_below,
+    import_set,
 )
 
 Damage = Callable[[Workspace], None]
@@ -273,9 +274,25 @@ def test_vectors_whose_activations_are_gone_are_withdrawn(
     assert vector_layers(extracted, READER, CORPUS) == [0]
 
 
-def test_imported_vectors_need_no_activations(conn: Connection, workspace: Workspace) -> None:
-    write_layer_vectors(conn, workspace, 2)
-    assert faults(conn, workspace) == []
+def test_imported_vectors_need_no_activations(extracted: Connection, workspace: Workspace) -> None:
+    import_set(extracted, workspace, "theirs")
+    assert faults(extracted, workspace) == []
+
+
+def test_damaged_vectors_are_made_again_the_way_they_were_made(
+    extracted: Connection, workspace: Workspace
+) -> None:
+    import_set(extracted, workspace, "theirs")
+    for reader in ("theirs", READER):
+        chunk_path(vector_path(workspace, reader, CORPUS, "raw", 2), 0).write_bytes(b"")
+    found = inspect(extracted, workspace, now=0.0)
+    assert {f.place.split("/")[2]: f.repair for f in found if f.fault} == {
+        "theirs.zarr": "import it again",
+        "toy.zarr": "build the layer's vectors again",
+    }
+    repair(extracted, workspace, found)
+    assert vector_layers(extracted, "theirs", CORPUS) == [0]
+    assert faults(extracted, workspace) == []
 
 
 def test_vectors_without_a_row_are_removed(extracted: Connection, workspace: Workspace) -> None:

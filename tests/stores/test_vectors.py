@@ -1,4 +1,3 @@
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,36 +6,38 @@ import zarr
 
 from stores.arrays import chunk_path
 from stores.database import Connection
-from stores.errors import FingerprintMismatch, NotReady, StoreCorrupt, UsageError
+from stores.errors import NotReady, StoreCorrupt, UsageError
 from stores.results import open_run
 from stores.vectors import (
     Variant,
-    export_vectors,
+    forget_set,
     forget_vectors,
     read_vectors,
     vector_inputs,
     vector_layers,
     vector_path,
+    vector_variant,
+    vector_variants,
     write_vectors,
 )
 from stores.workspace import Workspace
-from tests.stores.arranged import CORPUS, READER, files_below
+from tests.stores.arranged import CORPUS, IMPORTED, READER, files_below
 
 EMOTIONS = ("joyful", "afraid", "calm")
 RAW = np.random.default_rng(0).standard_normal((3, 5))
 DENOISED = RAW - 0.25
+KEPT: dict[str, Any] = {
+    "emotions": EMOTIONS,
+    "raw": RAW,
+    "denoised": DENOISED,
+    "settings": {"denoise": 0.5},
+    "inputs": "sha256:i",
+}
 
 
 def write(conn: Connection, workspace: Workspace, layer: int = 2, **changes: Any) -> None:
-    given: dict[str, Any] = {
-        "emotions": EMOTIONS,
-        "raw": RAW,
-        "denoised": DENOISED,
-        "settings": {"denoise": 0.5},
-        "inputs": "sha256:i",
-    }
     run = open_run(conn, "vectors build", {})
-    write_vectors(conn, workspace, READER, CORPUS, layer=layer, run_id=run, **{**given, **changes})
+    write_vectors(conn, workspace, READER, CORPUS, layer=layer, run_id=run, **{**KEPT, **changes})
 
 
 def test_vectors_come_back_as_they_were(conn: Connection, workspace: Workspace) -> None:
@@ -160,30 +161,55 @@ def test_forgotten_vectors_leave_no_chunk(conn: Connection, workspace: Workspace
     assert not [name for name in files_below(workspace.vectors(READER)) if "layer_2" in name]
 
 
-def test_an_export_holds_every_layer_and_both_variants(
-    conn: Connection, workspace: Workspace, tmp_path: Path
+def test_a_forgotten_set_leaves_nothing_and_others_alone(
+    conn: Connection, workspace: Workspace
 ) -> None:
-    write(conn, workspace, 4, raw=RAW * 2)
-    write(conn, workspace, 2)
-    path = tmp_path / "out" / "vectors.npz"
-    export_vectors(conn, workspace, READER, CORPUS, path)
-    with np.load(path, allow_pickle=False) as exported:
-        assert exported["emotions"].tolist() == list(EMOTIONS)
-        assert exported["layers"].tolist() == [2, 4]
-        np.testing.assert_array_equal(exported["raw"], [RAW, RAW * 2])
-        np.testing.assert_array_equal(exported["denoised"], [DENOISED, DENOISED])
+    for layer in (2, 3):
+        write(conn, workspace, layer)
+    kept = {**KEPT, "corpus": "other", "layer": 2}
+    write_vectors(conn, workspace, READER, run_id=open_run(conn, "", {}), **kept)
+    forget_set(conn, workspace, READER, CORPUS)
+    assert vector_layers(conn, READER, CORPUS) == []
+    left = [name for name in files_below(workspace.vectors(READER)) if "layer_" in name]
+    assert {name.split("/")[0] for name in left} == {"other"}
+    assert vector_layers(conn, READER, "other") == [2]
+    read_vectors(conn, workspace, READER, "other", 2)
 
 
-def test_an_export_needs_vectors_of_the_same_emotions(
-    conn: Connection, workspace: Workspace, tmp_path: Path
+@pytest.mark.parametrize(("there", "missing"), [("raw", "denoised"), ("denoised", "raw")])
+def test_a_set_may_have_one_variant_alone(
+    conn: Connection, workspace: Workspace, there: Variant, missing: Variant
 ) -> None:
-    with pytest.raises(NotReady, match="toy has no vectors of corpus main"):
-        export_vectors(conn, workspace, READER, CORPUS, tmp_path / "vectors.npz")
     write(conn, workspace)
-    write(conn, workspace, 3, emotions=("a", "b", "c"))
-    with pytest.raises(FingerprintMismatch, match="different emotions"):
-        export_vectors(conn, workspace, READER, CORPUS, tmp_path / "vectors.npz")
-    assert not (tmp_path / "vectors.npz").exists()
+    without: dict[str, Any] = {missing: None}
+    write(conn, workspace, **without)
+    read_vectors(conn, workspace, READER, CORPUS, 2, there)
+    with pytest.raises(NotReady, match=f"no {missing} vectors of layer 2"):
+        read_vectors(conn, workspace, READER, CORPUS, 2, missing)
+    assert not vector_path(workspace, READER, CORPUS, missing, 2).exists()
+    assert vector_variants(conn, READER, CORPUS) == (there,)
+    assert vector_variant(conn, READER, CORPUS) == there
+    with pytest.raises(ValueError, match="neither raw nor denoised"):
+        write(conn, workspace, raw=None, denoised=None)
+
+
+def test_denoised_vectors_are_used_only_where_every_layer_has_them(
+    conn: Connection, workspace: Workspace
+) -> None:
+    write(conn, workspace)
+    assert vector_variants(conn, READER, CORPUS) == ("raw", "denoised")
+    assert vector_variant(conn, READER, CORPUS) == "denoised"
+    write(conn, workspace, 3, denoised=None)
+    assert vector_variants(conn, READER, CORPUS) == ("raw",)
+    assert vector_variant(conn, READER, CORPUS) == "raw"
+
+
+def test_what_an_imported_reader_lacks_is_to_be_imported(
+    conn: Connection, workspace: Workspace
+) -> None:
+    write(conn, workspace, settings=IMPORTED, denoised=None)
+    with pytest.raises(NotReady, match=r"layer 3.*vectors import FILE\.\.\. --reader toy"):
+        read_vectors(conn, workspace, READER, CORPUS, 3, "raw")
 
 
 def test_a_corpus_cannot_leave_the_workspace(workspace: Workspace) -> None:
