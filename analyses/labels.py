@@ -21,6 +21,8 @@ Label = Literal["valence", "arousal"]
 
 LABELS: tuple[Label, ...] = ("valence", "arousal")
 ALPHA = 0.05
+TESTED = 5
+"""Components of a layer that are held against labels."""
 COLUMNS = (
     *("layer", "component", "label", "source", "n"),
     *("r", "ci_low", "ci_high", "p", "p_max", "q"),
@@ -63,18 +65,27 @@ def usable(values: Mapping[Label, Floats]) -> dict[Label, Floats]:
 def correlate_labels(
     components: Mapping[int, Floats], labels: Labels, permutations: int, rng: np.random.Generator
 ) -> Result:
-    """Correlate the components (e, k) of each layer with the labels.
+    """Correlate the first TESTED components of each layer with the labels.
 
-    r_<label>       value, bootstrap interval, its own p, and mean |r| of shuffled labels as chance
+    `components` are the scores (e, k) of all components of a layer: the intervals count that other
+    emotions would turn the first ones towards the rest.
+
+    r_<label>       value, 95% interval, its own p, and mean |r| of shuffled labels as chance
     r_<label>_max   p corrected for all layers and components (max statistic); threshold is the |r|
                     that the largest of them reaches in 5% of shuffles
     r_<label>_fdr   p is the false discovery rate over layers, components and labels
     best_<label>    the component of a layer with the largest |r|, with its corrected p
     """
-    columns = np.hstack(list(components.values()))
-    places = [(at, name) for at, scores in components.items() for name in component_names(scores)]
+    fits = list(components.values())
+    places = [
+        (at, name)
+        for at, scores in components.items()
+        for name in component_names(scores[:, :TESTED])
+    ]
     found = {
-        label: statistics.correlate(columns, values, rng, permutations=permutations)
+        label: statistics.correlate_components(
+            fits, values, rng, permutations=permutations, tested=TESTED
+        )
         for label, values in labels.values.items()
     }
     if not found:

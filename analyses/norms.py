@@ -25,8 +25,6 @@ from stores.results import Cell, Metric, Table
 
 Floats = NDArray[np.float64]
 
-TESTED = 5
-"""Components that are tested against ratings."""
 DRAWN = (("PC1", "valence"), ("PC2", "arousal"))
 
 
@@ -43,11 +41,9 @@ def run(inputs: Inputs) -> Result:
     ratings = rate_emotions(inputs, matched)
     # Where the protocol has labels their signs hold: a component is the same in every analysis.
     oriented = replace(labels, values={**ratings.values, **labels.values})
-    tested = {
-        space.layer: space.found.scores[:, :TESTED] for space in replace(spaces, labels=oriented)
-    }
+    scores = {space.layer: space.found.scores for space in replace(spaces, labels=oriented)}
     rng, other_rng = np.random.default_rng(inputs.seed).spawn(2)
-    found = correlate_labels(tested, ratings, inputs.permutations, rng)
+    found = correlate_labels(scores, ratings, inputs.permutations, rng)
     return (
         describe_settings(inputs, norms, spaces, oriented_by(labels, ratings))
         + describe_words(matched)

@@ -5,6 +5,7 @@ so is the caller's. Knows nothing of what the directions stand for.
 """
 
 import itertools
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +15,6 @@ from scipy.spatial.distance import pdist
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-
-MAX_STEPS = 300
-"""Steps after which a start of k-means stops whether or not it has settled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,39 +30,51 @@ class Partition:
 
 
 def kmeans(
-    directions: Floats, k: int, rng: np.random.Generator, *, runs: int = 5, starts: int = 4
+    directions: NDArray[np.floating],
+    k: int,
+    rng: np.random.Generator,
+    *,
+    runs: int = 5,
+    starts: int = 4,
 ) -> Partition:
-    """k-means of directions (e, d) into at most k groups, started by k-means++.
+    """k-means of directions (e, d) into at most k groups, started by k-means++ (scikit-learn).
 
     Each run keeps the tightest of its starts; the stability is the agreement of the runs, and the
     tightest of them is the partition.
     """
     if not 1 <= k <= len(directions):
         raise ValueError(f"{len(directions)} directions cannot form {k} groups")
+    rows = np.asarray(directions, dtype=np.float64)
     # The same distances in min(e, d) coordinates: a wide model costs no more than a narrow one.
-    points = np.linalg.qr(directions.T)[1].T
-    found = [
-        min((_lloyd(points, k, rng) for _ in range(starts)), key=lambda fit: fit[1])
-        for _ in range(runs)
-    ]
+    points = np.linalg.qr(rows.T)[1].T
+    found = [_fit(points, k, int(seed), starts) for seed in rng.integers(2**31, size=runs)]
     indices = [
         float(_adjusted_rand(a, b[None])[0]) for (a, _), (b, _) in itertools.combinations(found, 2)
     ]
     best = min(found, key=lambda fit: fit[1])[0]
-    return _partition(directions, best, float(np.mean(indices)) if indices else None)
+    return _partition(rows, best, float(np.mean(indices)) if indices else None)
 
 
-def hierarchical(directions: Floats, groups: int) -> Partition:
+def hierarchical(directions: NDArray[np.floating], groups: int) -> Partition:
     """At most `groups` groups of a tree of average linkage on cosine distance, (e, d)."""
-    tree = linkage(directions, method="average", metric="cosine")
-    return _partition(directions, fcluster(tree, groups, criterion="maxclust"), None)
+    rows = np.asarray(directions, dtype=np.float64)
+    tree = linkage(rows, method="average", metric="cosine")
+    return _partition(rows, fcluster(tree, groups, criterion="maxclust"), None)
 
 
-def leaf_order(directions: Floats) -> Integers:
-    """Order (e,) in which neighbours in the tree of `hierarchical` stand side by side."""
-    distances = pdist(directions, metric="cosine")
-    tree = optimal_leaf_ordering(linkage(distances, method="average"), distances)
-    return np.asarray(leaves_list(tree), dtype=np.int64)
+def tree_of(directions: NDArray[np.floating]) -> Floats:
+    """The tree of `hierarchical` as scipy's linkage (e - 1, 4): first, second, height, size.
+
+    Its branches are turned so that neighbouring leaves are as near as they can be.
+    """
+    distances = pdist(np.asarray(directions, dtype=np.float64), metric="cosine")
+    tree: Floats = optimal_leaf_ordering(linkage(distances, method="average"), distances)
+    return tree
+
+
+def leaf_order(directions: NDArray[np.floating]) -> Integers:
+    """Order (e,) of the leaves of `tree_of`: neighbours in the tree stand side by side."""
+    return np.asarray(leaves_list(tree_of(directions)), dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,31 +120,16 @@ def _pairs(counts: NDArray[np.integer]) -> Floats:
     return counts * (counts - 1.0) / 2.0
 
 
-def _lloyd(points: Floats, k: int, rng: np.random.Generator) -> tuple[Integers, float]:
-    """One start of k-means: the group of each point (n, d), and the squared distances in all."""
-    centres = _spread_centres(points, k, rng)
-    labels = np.full(len(points), -1)
-    for _ in range(MAX_STEPS):
-        nearest = (np.square(centres).sum(axis=1) - 2.0 * points @ centres.T).argmin(axis=1)
-        if np.array_equal(nearest, labels):
-            break
-        labels = nearest
-        members = np.eye(k)[:, labels]
-        counts = members.sum(axis=1, keepdims=True)
-        # A group that lost all of its points keeps its centre and may win some back.
-        centres = np.where(counts > 0.0, members @ points / np.maximum(counts, 1.0), centres)
-    return labels, float(np.square(points - centres[labels]).sum())
+def _fit(points: Floats, k: int, seed: int, starts: int) -> tuple[Integers, float]:
+    """The tightest of some starts: the group of each point (n, d), squared distances in all."""
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
 
-
-def _spread_centres(points: Floats, k: int, rng: np.random.Generator) -> Floats:
-    """k-means++: each next centre is drawn with odds of its squared distance from those before."""
-    chosen = [int(rng.integers(len(points)))]
-    distances = np.square(points - points[chosen[0]]).sum(axis=1)
-    for _ in range(k - 1):
-        odds = distances / distances.sum() if distances.any() else None
-        chosen.append(int(rng.choice(len(points), p=odds)))
-        distances = np.minimum(distances, np.square(points - points[chosen[-1]]).sum(axis=1))
-    return points[chosen]
+    with warnings.catch_warnings():
+        # Fewer distinct points than groups is no fault: the groups are "at most k".
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fitted = KMeans(k, n_init=starts, random_state=seed).fit(points)
+    return fitted.labels_, float(fitted.inertia_)
 
 
 def _partition(directions: Floats, raw: NDArray[np.integer], stability: float | None) -> Partition:
@@ -144,22 +139,12 @@ def _partition(directions: Floats, raw: NDArray[np.integer], stability: float | 
     firsts = [int(np.flatnonzero(codes == group)[0]) for group in range(len(sizes))]
     order = sorted(range(len(sizes)), key=lambda group: (-int(sizes[group]), firsts[group]))
     labels = np.argsort(order)[codes].astype(np.int64)
-    # Rounding makes the distance of equal directions slightly negative.
-    distances = np.clip(1.0 - directions @ directions.T, 0.0, 2.0)
-    return Partition(labels, _silhouette(distances, labels), stability)
+    return Partition(labels, _silhouette(directions, labels), stability)
 
 
-def _silhouette(distances: Floats, labels: Integers) -> float | None:
-    """Mean over points of (b - a) / max(a, b): a to the own group, b to the nearest other one."""
-    members = np.eye(int(labels.max()) + 1)[labels]
-    sizes = members.sum(axis=0)
-    if not 2 <= len(sizes) < len(labels):
+def _silhouette(directions: Floats, labels: Integers) -> float | None:
+    from sklearn.metrics import silhouette_score
+
+    if not 1 <= labels.max() < len(labels) - 1:
         return None
-    own, place = sizes[labels], np.arange(len(labels))
-    sums = distances @ members
-    a = sums[place, labels] / np.maximum(own - 1.0, 1.0)
-    others = sums / sizes
-    others[place, labels] = np.inf
-    b = others.min(axis=1)
-    scale = np.maximum(np.maximum(a, b), np.finfo(np.float64).tiny)
-    return float(np.where(own > 1.0, (b - a) / scale, 0.0).mean())
+    return float(silhouette_score(directions, labels, metric="cosine"))

@@ -25,12 +25,13 @@ class PrincipalComponents:
     """(k, d) orthonormal components."""
 
 
-def principal_components(vectors: Floats) -> PrincipalComponents:
+def principal_components(vectors: NDArray[np.floating]) -> PrincipalComponents:
     """PCA of vectors (e, d). Components without variance are left out; signs are arbitrary.
 
     ValueError if all vectors are the same.
     """
-    centred = np.asarray(vectors, dtype=np.float64) - np.mean(vectors, axis=0, dtype=np.float64)
+    rows = np.asarray(vectors, dtype=np.float64)
+    centred = rows - rows.mean(axis=0)
     left, singular, loadings = np.linalg.svd(centred, full_matrices=False)
     floor = np.finfo(np.float64).eps * max(centred.shape)
     k = int((singular > singular[0] * floor).sum()) if singular[0] > 0.0 else 0
@@ -55,16 +56,17 @@ def orient(found: PrincipalComponents, references: Mapping[int, Floats]) -> Prin
     return replace(found, scores=found.scores * signs, loadings=found.loadings * signs[:, None])
 
 
-def unit(vectors: Floats) -> Floats:
+def unit(vectors: NDArray[np.floating]) -> Floats:
     """Directions (e, d): vectors of length 1. ValueError if one has no length."""
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    rows = np.asarray(vectors, dtype=np.float64)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
     if not (norms > 0.0).all():
         raise ValueError(f"vectors {np.flatnonzero(norms == 0.0).tolist()} have length zero")
-    directions: Floats = vectors / norms
+    directions: Floats = rows / norms
     return directions
 
 
-def cosine_matrix(vectors: Floats) -> Floats:
+def cosine_matrix(vectors: NDArray[np.floating]) -> Floats:
     """Cosines (e, e) of vectors (e, d), exactly symmetric, diagonal exactly 1."""
     directions = unit(vectors)
     cosines: Floats = np.clip(directions @ directions.T, -1.0, 1.0)
@@ -96,15 +98,16 @@ class Similarities:
     spearman: Floats
 
 
-def representational_similarity(triangles: Floats) -> Similarities:
+def representational_similarity(triangles: NDArray[np.floating]) -> Similarities:
     """Second-order similarity of l shapes, given as the upper triangles (l, m) of their cosines.
 
     NaN where a triangle does not vary, as with two vectors, which have one cosine.
     """
-    ranks = rankdata(triangles, axis=1)
+    entries = np.asarray(triangles, dtype=np.float64)
+    ranks = rankdata(entries, axis=1)
     return Similarities(
-        _row_cosines(triangles),
-        _row_cosines(triangles - triangles.mean(axis=1, keepdims=True)),
+        _row_cosines(entries),
+        _row_cosines(entries - entries.mean(axis=1, keepdims=True)),
         _row_cosines(ranks - ranks.mean(axis=1, keepdims=True)),
     )
 

@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
 from analyses.methods.statistics import TIE, permutation_p, require_finite
 
@@ -21,6 +22,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 RESAMPLES = 1000
+FEWEST = 5
+"""Rows below which leaving one out at a time tells nothing of the others that could have been."""
 
 
 def draw_rows(n: int, rng: np.random.Generator, resamples: int = RESAMPLES) -> Ints:
@@ -63,6 +66,27 @@ def percentile_interval(drawn: ArrayLike, level: float = 0.95) -> tuple[Floats, 
     require_finite("a resampled statistic", values)
     low, high = np.quantile(values, [(1.0 - level) / 2.0, (1.0 + level) / 2.0], axis=0)
     return low, high
+
+
+def jackknife_interval(value: float, without: Floats, level: float = 0.95) -> tuple[float, float]:
+    """Low and high for a value in -1 to 1, from what it is without each of its n rows, (n,).
+
+    The jackknife's error on Fisher's z, against t with n - 1 degrees of freedom (Tukey 1958). Needs
+    no draws. NaN for fewer than 5 rows, or where a value is not defined without one of them.
+    """
+    n = len(without)
+    if n < FEWEST or not np.isfinite(without).all():
+        return np.nan, np.nan
+    middle, others = np.arctanh(_inside(np.array(value))), np.arctanh(_inside(without))
+    error = np.sqrt((n - 1.0) / n * np.square(others - others.mean()).sum())
+    reach = stats.t.ppf((1.0 + level) / 2.0, n - 1) * error
+    low, high = float(np.tanh(middle - reach)), float(np.tanh(middle + reach))
+    return min(low, value), max(high, value)
+
+
+def _inside(values: Floats) -> Floats:
+    """Values kept off -1 and 1, where Fisher's z is infinite."""
+    return np.clip(values, TIE - 1.0, 1.0 - TIE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,15 @@
 """Laws of partitions, their stability and their agreement."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
-from scipy.cluster.hierarchy import fcluster, linkage
+from numpy.typing import NDArray
+from scipy.cluster.hierarchy import fcluster, leaves_list, linkage
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
-from analyses.methods.clustering import hierarchical, kmeans, leaf_order, rand_index
+from analyses.methods.clustering import hierarchical, kmeans, leaf_order, rand_index, tree_of
 from analyses.methods.geometry import unit
 from tests.analyses.planted import Floats, frozen
 
@@ -42,14 +45,37 @@ def test_noise_is_not_stable() -> None:
     assert stability < 0.7
 
 
-def test_kmeans_is_as_tight_as_that_of_sklearn() -> None:
-    """Labels are arbitrary and optima many, so the sums of squares are compared."""
+def _shape(e: int, d: int, kind: str = "float64") -> NDArray[np.floating]:
+    """Directions (e, d) with some families among them, in another precision."""
+    rng = np.random.default_rng(e + d)
+    rows = 2.0 * rng.normal(size=(7, d))[np.arange(e) % 7] + rng.normal(size=(e, d))
+    return unit(rows).astype(kind)
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64"])
+@pytest.mark.parametrize(("e", "d"), [(40, 90), (90, 12)])
+def test_kmeans_is_that_of_sklearn_with_the_same_seed(e: int, d: int, kind: str) -> None:
+    directions = _shape(e, d, kind)
+    for seed in range(5):
+        found = kmeans(directions, 6, np.random.default_rng(seed), runs=1, starts=2)
+        same_seed = int(np.random.default_rng(seed).integers(2**31))
+        wide = directions.astype(np.float64)
+        plain = KMeans(6, n_init=2, random_state=same_seed).fit(wide)
+        assert adjusted_rand_score(found.labels, plain.labels_) == 1.0
+        expected = silhouette_score(wide, plain.labels_, metric="cosine")
+        assert found.silhouette == pytest.approx(expected, abs=1e-9)
+
+
+def test_kmeans_keeps_the_tightest_run_and_stability_is_the_agreement_of_all_pairs() -> None:
     points = unit(np.random.default_rng(3).normal(size=(60, 4)))
-    found = kmeans(points, 5, np.random.default_rng(0), runs=5, starts=10)
-    groups = [points[found.labels == group] for group in range(5)]
-    inertia = sum(float(np.square(group - group.mean(axis=0)).sum()) for group in groups)
-    reference = KMeans(5, n_init=50, random_state=0).fit(points)
-    assert inertia <= float(reference.inertia_) * (1.0 + 1e-9)
+    found = kmeans(points, 5, np.random.default_rng(0), runs=4, starts=1)
+    seeds = np.random.default_rng(0).integers(2**31, size=4)
+    runs = [KMeans(5, n_init=1, random_state=int(seed)).fit(points) for seed in seeds]
+    tightest = min(runs, key=lambda run: float(run.inertia_))
+    assert adjusted_rand_score(found.labels, tightest.labels_) == 1.0
+    pairs = [adjusted_rand_score(a.labels_, b.labels_) for a, b in combinations(runs, 2)]
+    assert np.mean(pairs) < 1.0
+    assert found.stability == pytest.approx(np.mean(pairs))
 
 
 def test_one_run_tells_nothing_of_stability() -> None:
@@ -68,10 +94,24 @@ def test_more_groups_than_points_are_refused() -> None:
         kmeans(np.eye(3), 4, np.random.default_rng(0))
 
 
-def test_the_hierarchy_is_average_linkage_on_cosine_distance() -> None:
-    directions = _islands(1)[0]
-    reference = fcluster(linkage(directions, "average", "cosine"), 6, "maxclust")
-    assert adjusted_rand_score(hierarchical(directions, 6).labels, reference) == 1.0
+@pytest.mark.parametrize("kind", ["float32", "float64"])
+@pytest.mark.parametrize(("e", "d"), [(40, 90), (90, 12)])
+def test_the_hierarchy_is_average_linkage_on_cosine_distance(e: int, d: int, kind: str) -> None:
+    directions = _shape(e, d, kind)
+    plain = linkage(directions.astype(np.float64), "average", "cosine")
+    found = hierarchical(directions, 15)
+    assert adjusted_rand_score(found.labels, fcluster(plain, 15, "maxclust")) == 1.0
+    tree = tree_of(directions)
+    np.testing.assert_allclose(tree[:, 2:], plain[:, 2:], atol=1e-6)
+    np.testing.assert_array_equal(np.sort(tree[:, :2], axis=1), np.sort(plain[:, :2], axis=1))
+
+
+def test_the_tree_has_its_leaves_in_leaf_order() -> None:
+    directions = _islands()[0]
+    tree = tree_of(directions)
+    assert tree.shape == (23, 4)
+    np.testing.assert_array_equal(leaves_list(tree), leaf_order(directions))
+    assert tree_of(directions[:2]).shape == (1, 4)
 
 
 def test_silhouettes_equal_those_of_sklearn() -> None:

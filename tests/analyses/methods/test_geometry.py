@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import pearsonr, spearmanr
 from sklearn.decomposition import PCA
+from sklearn.metrics.pairwise import cosine_similarity
 
 from analyses.methods.geometry import (
     cosine_matrix,
@@ -14,23 +15,46 @@ from analyses.methods.geometry import (
     unit,
     upper_triangle,
 )
-from tests.analyses.planted import frozen, planted_world
+from tests.analyses.planted import Floats, frozen, planted_world
 
 
+@pytest.mark.parametrize("kind", ["float32", "float64"])
 @pytest.mark.parametrize(("e", "d"), [(12, 30), (30, 12), (9, 9)])
-def test_components_equal_those_of_sklearn(e: int, d: int) -> None:
-    vectors = frozen(np.random.default_rng(e).normal(size=(e, d)) + 2.0)
+def test_components_equal_those_of_sklearn(e: int, d: int, kind: str) -> None:
+    vectors = frozen(_vectors(e, d, kind))
     found = principal_components(vectors)
     k = min(e - 1, d)
-    reference = PCA(n_components=k).fit(vectors)
+    plain = vectors.astype(np.float64)
+    reference = PCA(n_components=k).fit(plain)
     assert found.scores.shape == (e, k)
     np.testing.assert_allclose(found.share, reference.explained_variance_ratio_, atol=1e-12)
+    np.testing.assert_allclose(np.abs(found.scores), np.abs(reference.transform(plain)), atol=1e-9)
     np.testing.assert_allclose(
-        np.abs(found.scores), np.abs(reference.transform(vectors)), atol=1e-9
+        found.scores @ found.loadings, plain - plain.mean(axis=0), atol=1e-12
     )
-    np.testing.assert_allclose(
-        found.scores @ found.loadings, vectors - vectors.mean(axis=0), atol=1e-12
-    )
+
+
+@pytest.mark.parametrize("kind", ["float16", "float32", "float64"])
+@pytest.mark.parametrize(("e", "d"), [(12, 300), (30, 12)])
+def test_cosines_and_likeness_equal_those_of_sklearn_and_scipy(e: int, d: int, kind: str) -> None:
+    shapes = [_vectors(e, d, kind), _vectors(e, d, kind, seed=1)]
+    cosines = [cosine_matrix(shape) for shape in shapes]
+    triangles = []
+    for found, shape in zip(cosines, shapes, strict=True):
+        plain = cosine_similarity(shape.astype(np.float64))
+        np.testing.assert_allclose(found, plain, atol=1e-12)
+        triangles.append(plain[np.triu_indices(e, 1)])
+    alike = representational_similarity(np.stack([upper_triangle(c) for c in cosines]))
+    assert alike.pearson[0, 1] == pytest.approx(pearsonr(*triangles)[0], abs=1e-9)
+    assert alike.spearman[0, 1] == pytest.approx(spearmanr(*triangles)[0], abs=1e-6)
+    assert alike.cosine[0, 1] == pytest.approx(cosine_similarity(triangles)[0, 1], abs=1e-9)
+
+
+def _vectors(e: int, d: int, kind: str, seed: int = 0) -> Floats:
+    rng = np.random.default_rng(seed)
+    held = np.random.default_rng(e).normal(size=(e, 3))
+    rows = held @ rng.normal(size=(3, d)) + rng.normal(size=(e, d)) + 2.0
+    return rows.astype(kind)
 
 
 def test_directions_without_variance_are_no_components() -> None:

@@ -4,7 +4,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap, permutation_test
+from scipy.stats import bootstrap, pearsonr, permutation_test
 
 from analyses.methods.resampling import (
     against_chance,
@@ -12,6 +12,7 @@ from analyses.methods.resampling import (
     draw_orders,
     draw_rows,
     draw_within,
+    jackknife_interval,
     percentile_interval,
 )
 from tests.analyses.planted import Floats
@@ -108,6 +109,25 @@ def test_p_counts_the_observed_value_and_ties_as_chance_that_did_as_well() -> No
         1.0,
         0.2,
     ]
+
+
+def test_the_jackknife_of_a_correlation_is_its_fisher_interval() -> None:
+    """On normal rows; the textbook's error of z is 1 / sqrt(n - 3)."""
+    x, noise = _rng(3).normal(size=(2, 2000))
+    y = x + noise
+    r = float(np.corrcoef(x, y)[0, 1])
+    keep = ~np.eye(2000, dtype=bool)
+    without = np.array([np.corrcoef(x[rows], y[rows])[0, 1] for rows in keep])
+    expected = pearsonr(x, y).confidence_interval(0.95)
+    assert jackknife_interval(r, without) == pytest.approx((expected.low, expected.high), abs=0.003)
+
+
+def test_the_jackknife_holds_the_value_and_says_nothing_of_too_few_rows() -> None:
+    assert jackknife_interval(1.0, np.ones(9)) == pytest.approx((1.0, 1.0))
+    low, high = jackknife_interval(0.5, np.array([0.4, 0.5, 0.6, 0.45, 0.55]))
+    assert low < 0.5 < high
+    assert np.isnan(jackknife_interval(0.5, np.full(4, 0.5))).all()
+    assert np.isnan(jackknife_interval(0.5, np.array([0.5] * 8 + [np.nan]))).all()
 
 
 def test_what_could_not_be_computed_is_refused() -> None:

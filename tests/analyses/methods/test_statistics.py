@@ -5,13 +5,16 @@ from math import comb, sqrt
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap, pearsonr
+from scipy.stats import pearsonr, t
 
 from analyses.methods.statistics import (
     benjamini_hochberg,
     binomial_p,
-    bootstrap_intervals,
     both_ends_p,
+    component_intervals,
+    correlate,
+    correlate_components,
+    correlation_intervals,
     correlations,
     fisher_p,
     permutation_p,
@@ -52,30 +55,137 @@ def test_a_constant_has_no_correlation() -> None:
         correlations(columns[:2], labels[:2])
 
 
-def test_bootstrap_intervals_are_those_of_scipy() -> None:
-    columns, labels = _columns()
-    low, high = bootstrap_intervals(columns, labels, np.random.default_rng(0), resamples=4000)
-    reference = bootstrap(
-        (columns[:, 1], labels),
-        lambda x, y: pearsonr(x, y)[0],
-        paired=True,
-        vectorized=False,
-        n_resamples=1000,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    # Two random draws of the same quantile: they agree to about its sampling error.
-    assert low[1] == pytest.approx(reference.low, abs=0.04)
-    assert high[1] == pytest.approx(reference.high, abs=0.04)
-    assert (low <= correlations(columns, labels)).all()
-    assert (correlations(columns, labels) <= high).all()
+def test_intervals_have_the_error_of_the_bootstrap() -> None:
+    """On Fisher's z; with Student's t and n - 3 where the bootstrap knows of neither."""
+    columns, labels = _columns(n=200)
+    low, high = correlation_intervals(columns, labels)
+    drawn = resampled_correlations(columns, labels, np.random.default_rng(0), 20_000)
+    errors = np.arctanh(drawn).std(axis=0) * t.ppf(0.975, 198) * np.sqrt(200 / 197)
+    np.testing.assert_allclose((np.arctanh(high) - np.arctanh(low)) / 2.0, errors, rtol=0.03)
+    r = correlations(columns, labels)
+    np.testing.assert_allclose((np.arctanh(high) + np.arctanh(low)) / 2.0, np.arctanh(r))
 
 
-def test_bootstrap_of_two_valued_labels_survives_draws_of_one_value() -> None:
+def test_intervals_are_those_of_the_infinitesimal_jackknife() -> None:
+    """What r gains per weight that a row is given, measured; and the corrections for few rows."""
+    columns, labels = _columns(n=12, k=2)
+    r, step, gains = correlations(columns, labels)[0], 1e-6, []
+    for row in range(12):
+        weights = np.full(12, (1.0 - step) / 12) + step * (np.arange(12) == row)
+        shared = np.cov(columns[:, 0], labels, aweights=weights, ddof=0)
+        gains.append((shared[0, 1] / np.sqrt(shared[0, 0] * shared[1, 1]) - r) / step / 12)
+    error = np.linalg.norm(gains) / (1.0 - r**2) * np.sqrt(12 / 9) * t.ppf(0.975, 10)
+    low, high = correlation_intervals(columns, labels)
+    middle = np.arctanh(r)
+    np.testing.assert_allclose(np.arctanh(low)[0], middle - error, rtol=1e-4)
+    np.testing.assert_allclose(np.arctanh(high)[0], middle + error, rtol=1e-4)
+
+
+def test_intervals_of_normal_columns_are_those_of_fisher() -> None:
+    columns, labels = np.random.default_rng(2).normal(size=(2, 4000))
+    low, high = correlation_intervals(columns[:, None], labels)
+    expected = pearsonr(columns, labels).confidence_interval(0.95)
+    assert (low[0], high[0]) == pytest.approx((expected.low, expected.high), abs=2e-3)
+
+
+def test_intervals_of_columns_that_are_not_fitted_cover_in_93_to_97_percent() -> None:
+    hits = []
+    for seed in range(400):
+        for n, weight in ((171, 0.5), (45, 1.5), (45, 4.0)):
+            rng = np.random.default_rng(seed)
+            labels, noise = rng.uniform(-1.0, 1.0, n), rng.normal(size=n)
+            low, high = correlation_intervals((weight * labels + noise)[:, None], labels)
+            truth = weight / sqrt(weight**2 + 3.0)
+            hits.append(low[0] <= truth <= high[0])
+    assert 0.93 <= np.mean(hits) <= 0.97
+
+
+def test_an_interval_holds_a_perfect_correlation_and_three_rows_tell_nothing() -> None:
     labels = np.array([1.0, -1.0, -1.0, -1.0])
-    low, high = bootstrap_intervals(labels[:, None], labels, np.random.default_rng(0))
-    assert np.isfinite(low).all()
-    assert high[0] == pytest.approx(1.0)
+    low, high = correlation_intervals(labels[:, None], labels)
+    assert (low[0], high[0]) == (pytest.approx(1.0), 1.0)
+    assert np.ravel(correlation_intervals(labels[:3, None], labels[:3])).tolist() == [-1.0, 1.0]
+
+
+def _fitted(e: int = 60, seed: int = 0) -> tuple[Floats, Floats]:
+    """Scores (e, 6) of a PCA, and labels that follow the first two components."""
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(e, 6)) * np.sqrt([26.0, 15.0, 6.0, 4.0, 2.0, 1.0])
+    labels = rows[:, 0] / 5.0 + rows[:, 1] / 10.0 + 0.4 * rng.normal(size=e)
+    left, sizes, _ = np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)
+    scores = left * sizes * np.sign(left[0])
+    return frozen(scores), frozen(labels)
+
+
+@pytest.mark.parametrize("some", [False, True])
+def test_component_intervals_have_the_error_of_leaving_out_each_row_and_fitting_again(
+    some: bool,
+) -> None:
+    """Also a row without a label turns the components; those who have one need not be like all."""
+    scores, labels = _fitted(e=300)
+    if some:
+        labels = np.where(scores[:, 0] * scores[:, 1] > -4.0, labels, np.nan)
+    low, high = component_intervals(scores, labels, tested=3)
+    without = []
+    for row in range(300):
+        rest, few = np.delete(scores, row, axis=0), np.delete(labels, row)
+        left = np.linalg.svd(rest - rest.mean(axis=0), full_matrices=False)[0][:, :3]
+        left *= np.sign(np.einsum("ek,ek->k", left, rest[:, :3]))
+        known = np.isfinite(few)
+        without.append(np.arcsin(correlations(left[known], few[known])))
+    error = np.std(without, axis=0) * np.sqrt(299)
+    reach = (np.arcsin(high) - np.arcsin(low)) / 2.0
+    np.testing.assert_allclose(reach / t.ppf(0.975, known.sum() - 2), error, rtol=0.025)
+
+
+def test_components_that_turn_are_less_certain_than_components_held_still() -> None:
+    scores, labels = _fitted(e=300)
+    turning = np.subtract(*component_intervals(scores, labels, tested=2)[::-1])
+    still = np.subtract(*correlation_intervals(scores[:, :2], labels)[::-1])
+    assert (turning > 1.3 * still).all()
+
+
+def test_component_intervals_do_not_depend_on_units_signs_or_where_the_zero_is() -> None:
+    scores, labels = _fitted()
+    expected = component_intervals(scores, labels, tested=2)
+    found = component_intervals(scores * 1e-6 + 1.0, labels * 50.0 - 7.0, tested=2)
+    mirrored = component_intervals(-scores, labels, tested=2)
+    np.testing.assert_allclose(found, expected, atol=1e-7)
+    np.testing.assert_allclose(np.negative(mirrored[::-1]), expected, atol=1e-12)
+
+
+def test_a_component_that_is_the_label_is_certain_but_for_its_turning() -> None:
+    scores, labels = _fitted()
+    alone = np.column_stack([scores[:, 0], 1e-3 * scores[:, 1]])
+    low, high = component_intervals(alone, scores[:, 0] + 1e-6 * labels, tested=1)
+    assert 0.999 < low[0] < high[0] <= 1.0
+    near = scores[:, 0] + 0.01 * scores[:, 1]
+    low, high = component_intervals(scores, near, tested=1)
+    assert 0.7 < low[0] < 0.99 < high[0] <= 1.0
+
+
+def test_components_of_equal_variance_have_any_correlation() -> None:
+    """Which of two is first is then arbitrary, and the interval says so."""
+    corners = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    scores = np.tile(corners, (5, 1)) + 0.0
+    labels = scores @ [1.0, 0.5] + np.random.default_rng(0).normal(size=20)
+    low, high = component_intervals(scores, labels)
+    np.testing.assert_allclose([low, high], [[-1.0, -1.0], [1.0, 1.0]])
+
+
+def test_correlate_components_sets_the_components_of_every_fit_side_by_side() -> None:
+    (first, labels), (second, _) = _fitted(), _fitted(seed=1)
+    partial = np.where(np.arange(60) < 40, labels, np.nan)
+    rngs = [np.random.default_rng(0) for _ in range(2)]
+    found = correlate_components([first, second], partial, rngs[0], permutations=99, tested=2)
+    columns = np.hstack([first[:, :2], second[:, :2]])
+    plain = correlate(columns, partial, rngs[1], permutations=99)
+    assert found.n == plain.n == 40
+    np.testing.assert_array_equal(found.r, plain.r)
+    np.testing.assert_array_equal(found.test.p_max, plain.test.p_max)
+    np.testing.assert_array_equal(found.high[2:], component_intervals(second, partial, tested=2)[1])
+    every = correlate_components([first], partial, rngs[0], permutations=9)
+    assert len(every.r) == 6
 
 
 def test_permutation_p_equals_that_of_scipy() -> None:
