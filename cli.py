@@ -174,21 +174,38 @@ def print_json(document: object) -> None:
     click.echo(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False))
 
 
-def only_one(conn: Connection, role: str, asked: str | None) -> str:
-    """The reader or corpus that was asked for, or the only one there is."""
-    from stores.readers import known_corpora, known_readers
+def only_one(
+    conn: Connection,
+    role: str,
+    asked: str | None,
+    reader: str | None = None,
+    *,
+    with_model: bool = False,
+) -> str:
+    """The reader or corpus that was asked for, or the only one there is.
 
-    known = known_corpora(conn) if role == "corpus" else known_readers(conn)
+    The only corpus of `reader` where that is given; the only reader that is a model where only such
+    a one will do.
+    """
+    from stores.readers import is_imported, known_corpora, known_readers, text_corpora
+
+    if role == "reader":
+        known = known_readers(conn)
+        if asked is None and with_model:
+            known = [each for each in known if not is_imported(conn, each)] or known
+    else:
+        known = text_corpora(conn) if reader is None else known_corpora(conn, reader)
     if asked in known:
         return str(asked)
     if asked is None and len(known) == 1:
         return known[0]
+    whose = f"reader {reader}" if reader else "this workspace"
     if not known:
         step = "generate stories" if role == "corpus" else "extract"
-        raise NotReady(f"this workspace has no {role} yet: run `cli.py {step}` first")
+        raise NotReady(f"{whose} has no {role} yet: run `cli.py {step}` first")
     if asked is None:
-        raise UsageError(f"which --{role}? This workspace has {', '.join(known)}")
-    raise NotReady(f"this workspace has no {role} {asked!r}; it has {', '.join(known)}")
+        raise UsageError(f"which --{role}? {whose.capitalize()} has {', '.join(known)}")
+    raise NotReady(f"{whose} has no {role} {asked!r}; it has {', '.join(known)}")
 
 
 def load(folder: Path | None, conn: Connection | None = None, corpus: str | None = None) -> Any:
@@ -216,12 +233,14 @@ def place_of(
     reader: str | None,
     corpus: str | None,
     protocol_folder: Path | None,
-) -> tuple[Workspace, Any, str, str, tuple[int, ...]]:
-    """Workspace, protocol, reader, corpus and extracted layers: where an analysis works."""
-    from stores.rows import extracted_layers
+    with_model: bool = False,
+) -> "Place":
+    """Workspace, protocol, reader, corpus and the layers it has: where an analysis works."""
+    from stores.readers import analysable_layers
 
-    whose, who = only_one(conn, "corpus", corpus), only_one(conn, "reader", reader)
-    layers = tuple(extracted_layers(conn, who, whose, "stories"))
+    who = only_one(conn, "reader", reader, with_model=with_model)
+    whose = only_one(conn, "corpus", corpus, who)
+    layers = analysable_layers(conn, who, whose)
     return workspace_of(ctx), load(protocol_folder, conn, whose), who, whose, layers
 
 
@@ -249,6 +268,7 @@ def options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return decorate
 
 
+FILE = click.Path(path_type=Path)
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 protocol_option = click.option(
     "--protocol",
@@ -310,6 +330,7 @@ analysis_options = options(
     reader_option,
     corpus_option,
     protocol_option,
+    click.option("--layers", default="all", show_default=True, help="all, 2:3, 5,10,15, every:5."),
     click.option(
         "--layer", type=click.IntRange(0), help="Analysis layer (default: nearest to 2/3)."
     ),
@@ -723,8 +744,8 @@ def pop_reader(asked: dict[str, Any]) -> Any:
 
 
 def extraction_settings(conn: Connection, model: Any, asked: dict[str, Any]) -> Any:
+    from engine.depths import parse_layers
     from engine.extraction import ExtractionSettings
-    from engine.models import parse_layers
 
     asked["layers"] = parse_layers(asked["layers"], model.checkpoint.n_layers)
     asked["corpus"] = only_one(conn, "corpus", asked["corpus"])
@@ -756,7 +777,7 @@ def tell_extraction(done: Any, settings: Any, as_json: bool) -> None:
 
 @cli.group()
 def vectors() -> None:
-    """Emotion vectors of a reader: build them, export them."""
+    """Emotion vectors of a reader: build them, take them from files, write them to files."""
 
 
 @vectors.command("build")
@@ -770,34 +791,102 @@ def vectors_build(ctx: click.Context, /, denoise: float, **asked: Any) -> None:
     from analyses.vectors import build_vectors
 
     with writing(workspace_of(ctx), "vectors build") as conn:
-        place = place_of(ctx, conn, **asked)
+        place = place_of(ctx, conn, with_model=True, **asked)
         built = build_vectors(conn, *place, denoise=denoise)
     click.echo(f"layers built: {list(built.built)}; unchanged: {list(built.unchanged)}")
 
 
+@vectors.command("import")
+@click.argument("paths", metavar="FILE...", nargs=-1, required=True, type=FILE)
+@click.option("--reader", required=True, help="A new name for whose vectors they are.")
+@click.option("--corpus", default="imported", show_default=True, help="Name of the texts read.")
+@protocol_option
+@click.option("--model", help="Which model they are from; kept with them.")
+@click.option("--n-layers", type=click.IntRange(1), help="Blocks of that model.")
+@click.option("--layer", type=click.IntRange(0), help="Of a file that does not say.")
+@click.option("--one-based", is_flag=True, help="The files count layers from 1.")
+@click.option("--centre", is_flag=True, help="Take the mean over emotions off.")
+@click.pass_context
+def vectors_import(
+    ctx: click.Context,
+    /,
+    paths: tuple[Path, ...],
+    reader: str,
+    corpus: str,
+    protocol_folder: Path | None,
+    **asked: Any,
+) -> None:
+    """Take vectors from .npz or .safetensors files, under a reader's name of their own.
+
+    They take part in every analysis that needs no model. An .npz holds one array per emotion, or
+    `means` (or `raw`, `denoised`) with `emotions` and perhaps `layers`; several files
+    NAME_layer_N.npz are one set.
+    """
+    from analyses.vector_import import import_vectors
+
+    protocol = load_for(ctx, protocol_folder, corpus)
+    with writing(workspace_of(ctx), "vectors import") as conn:
+        done = import_vectors(conn, workspace_of(ctx), protocol, reader, corpus, paths, **asked)
+    for note in done.notes:
+        click.echo(note, err=True)
+    state = "unchanged" if done.unchanged else "imported"
+    click.echo(
+        f"{reader}/{corpus}: {state}, {len(done.layers)} layers of {done.n_layers}, "
+        f"{len(done.emotions)} {protocol.concept}s ({len(done.known)} of the protocol)"
+    )
+
+
 @vectors.command("export")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", metavar="FILE", type=FILE)
 @reader_option
 @corpus_option
+@click.option("--layers", default="all", show_default=True, help="all, 2:3, 5,10,15, every:5.")
+@click.option("--variant", type=click.Choice(["raw", "denoised"]), help="Default: both, or best.")
+@click.option(
+    "--layout",
+    type=click.Choice(["full", "named", "means"]),
+    default="full",
+    show_default=True,
+    help="Of an .npz: all of it, one array per emotion, or `means` and `emotions`.",
+)
+@click.option("--emotions", default="", help="Names: a,b (default: all).")
 @click.pass_context
-def vectors_export(ctx: click.Context, /, path: Path, **asked: str | None) -> None:
-    """Write every layer's vectors to one .npz file."""
-    from stores.vectors import export_vectors
+def vectors_export(ctx: click.Context, /, path: Path, **asked: Any) -> None:
+    """Write vectors as .npz, .safetensors or .gguf, by the suffix of FILE.
+
+    {layer} in the name of an .npz makes a file of each layer, {emotion} in that of a .gguf (a
+    control vector for llama.cpp) or of a .safetensors a file of each emotion.
+    """
+    from analyses.vector_export import export_vectors
+    from engine.depths import parse_layers
+    from stores.readers import count_layers
 
     with reading(ctx) as conn:
-        reader, corpus = (only_one(conn, column, asked[column]) for column in ("reader", "corpus"))
-        export_vectors(conn, workspace_of(ctx), reader, corpus, path)
-    click.echo(str(path))
+        reader = only_one(conn, "reader", asked.pop("reader"))
+        corpus = only_one(conn, "corpus", asked.pop("corpus"), reader)
+        layers = asked.pop("layers")
+        chosen = None if layers == "all" else parse_layers(layers, count_layers(conn, reader))
+        named = tuple(name.strip() for name in asked.pop("emotions").split(",") if name.strip())
+        place = (conn, workspace_of(ctx), reader, corpus, path)
+        done = export_vectors(*place, layers=chosen, emotions=named, **asked)
+    for note in done.notes:
+        click.echo(note, err=True)
+    for file in done.files:
+        click.echo(str(file))
 
 
 @cli.command()
 @click.argument("names", nargs=-1)
 @click.option("--list", "listing", is_flag=True, help="What each one answers and what it needs.")
+@click.option("--norms", "norms_file", type=FILE, help="Human ratings; adds the analysis norms.")
 @analysis_options
 @suite_options
 @click.pass_context
 def analyze(ctx: click.Context, /, names: tuple[str, ...], listing: bool, **asked: Any) -> None:
-    """Run analyses by name, or all; publish rows, then export and draw what was published."""
+    """Run analyses by name, or all; publish rows, then export and draw what was published.
+
+    --corpus all takes every corpus of the reader in turn.
+    """
     from analyses.base import discover, run_analysis
     from analyses.opening import choose
 
@@ -806,49 +895,107 @@ def analyze(ctx: click.Context, /, names: tuple[str, ...], listing: bool, **aske
         rows = [(each.name, each.question, ", ".join(each.needs)) for each in known.values()]
         print_table(("name", "question", "needs"), rows)
         return
-    chosen = choose(known, names)
-    with analysing(ctx, f"analyze {' '.join(names)}", chosen, asked) as inputs:
-        for analysis in chosen:
-            done = run_analysis(analysis, inputs)
-            click.echo(f"{done.analysis}: {done.status}, run {done.run_id}")
-            for path in done.files:
-                click.echo(f"  {path}")
+    chosen = choose(known, (*names, "norms") if asked["norms_file"] else names)
+    with analysing(ctx, f"analyze {' '.join(names)}", chosen, asked) as every:
+        for inputs in every:
+            tell_norms(inputs)
+            for analysis in possible(chosen, inputs, names):
+                done = run_analysis(analysis, inputs)
+                place = "" if len(every) == 1 else f"{inputs.reader}/{inputs.corpus} "
+                click.echo(f"{place}{done.analysis}: {done.status}, run {done.run_id}")
+                for path in done.files:
+                    click.echo(f"  {path}")
+
+
+def possible(chosen: Sequence[Any], inputs: Any, names: Sequence[str]) -> Sequence[Any]:
+    """Those of the analyses that this reader allows; one that was named is tried all the same."""
+    from analyses.opening import allow
+
+    kept, left_out = allow(chosen, inputs, names)
+    for name, reason in left_out.items():
+        click.echo(f"{name}: left out, {reason}", err=True)
+    return kept
+
+
+def tell_norms(inputs: Any) -> None:
+    """Source, licence and matched words of the human ratings that were given."""
+    from analyses.norms import match_here
+
+    if inputs.norms is not None:
+        for line in match_here(inputs).describe():
+            click.echo(line, err=True)
 
 
 @contextmanager
 def analysing(
     ctx: click.Context, command: str, chosen: Sequence[Any], asked: dict[str, Any]
-) -> Iterator[Any]:
-    """The inputs of analyses; the model is looked for only where one of `chosen` needs it.
+) -> Iterator[list[Any]]:
+    """The inputs of analyses, of one corpus or of all of a reader's.
 
-    One that was named must be the reader's, also where nothing has to be read anew.
+    The model is looked for only where one of `chosen` needs it. One that was named must be the
+    reader's, also where nothing has to be read anew.
     """
     from analyses.opening import open_inputs
     from analyses.reading import require_model
     from analyses.suite import Suite
+    from stores.norms import load_norms
     from stores.published import load_published
 
     loading = {key: asked.pop(key) for key in LOADING}
     layer, seed, permutations = (asked.pop(key) for key in ("layer", "seed", "permutations"))
+    layers, norms_file = asked.pop("layers"), asked.pop("norms_file", None)
     wanted = {field.name: asked.pop(field.name) for field in fields(Suite)}
     if not workspace_of(ctx).database.is_file():  # create nothing where nothing can be analysed
         raise NotReady(
             f"there is no ledger at {workspace_of(ctx).database}: `generate` comes first"
         )
+    norms = load_norms(norms_file) if norms_file else None
     with writing(workspace_of(ctx), command) as conn, stopping() as stop, progress_bar() as bar:
         load_published(conn)
-        place = place_of(ctx, conn, **asked)
+        asked["with_model"] = all({"model", "activations"} & set(each.needs) for each in chosen)
+        places = places_of(ctx, conn, layers, **asked)
         suite, model = None, None
         if any("model" in analysis.needs for analysis in chosen):
-            from engine.loading import reader_model
-
-            suite = parse_suite(conn, place[2], wanted)
-            model = reader_model(conn, place[2], **loading)
-        rest = {"suite": suite, "model": model, "stop": stop, "watch": bar}
-        inputs = open_inputs(conn, *place, layer, rest, seed=seed, permutations=permutations)
+            suite, model = suite_and_model(conn, places[0][2], wanted, loading)
+        rest = {"norms": norms, "suite": suite, "model": model, "stop": stop, "watch": bar}
+        with_numbers = partial(open_inputs, seed=seed, permutations=permutations)
+        every = [with_numbers(conn, *place, layer, rest) for place in places]
         if model and loading["name"]:
-            require_model(inputs)
-        yield inputs
+            require_model(every[0])
+        yield every
+
+
+Place = tuple[Workspace, Any, str, str, tuple[int, ...]]
+
+
+def places_of(ctx: click.Context, conn: Connection, layers: str, **asked: Any) -> list[Place]:
+    """`place_of` for the corpus asked for, or for each of the reader's where it is 'all'."""
+    from engine.depths import parse_layers
+    from stores.readers import count_layers, known_corpora
+
+    corpora = [asked["corpus"]]
+    if asked["corpus"] == "all":
+        who = only_one(conn, "reader", asked["reader"], with_model=asked["with_model"])
+        corpora = known_corpora(conn, who)
+    places = []
+    for corpus in corpora:
+        workspace, protocol, who, whose, there = place_of(ctx, conn, **asked | {"corpus": corpus})
+        if layers != "all":
+            there = parse_layers(layers, count_layers(conn, who))
+        places.append((workspace, protocol, who, whose, there))
+    return places
+
+
+def suite_and_model(
+    conn: Connection, reader: str, wanted: dict[str, Any], loading: dict[str, Any]
+) -> tuple[Any, Any]:
+    """What the analyses that read a model are told; no model for a reader that has none."""
+    from engine.loading import reader_model
+    from stores.readers import is_imported
+
+    if is_imported(conn, reader):
+        return None, None
+    return parse_suite(conn, reader, wanted), reader_model(conn, reader, **loading)
 
 
 LOADING = ("name", "device", "dtype", "revision", "trust_remote_code", "offload", "attention")
@@ -857,7 +1004,7 @@ LOADING = ("name", "device", "dtype", "revision", "trust_remote_code", "offload"
 def parse_suite(conn: Connection, reader: str, wanted: dict[str, Any]) -> Any:
     """The suite's settings, with layers and doses out of what was written."""
     from analyses.suite import Suite
-    from engine.models import parse_layers
+    from engine.depths import parse_layers
     from stores.readers import count_layers
 
     if wanted["band"] is not None:
@@ -889,7 +1036,10 @@ def verify(
 
     chosen = choose_criteria(criteria)
     analyses = answering(chosen, discover())
-    with analysing(ctx, f"verify {' '.join(criteria)}".strip(), analyses, asked) as inputs:
+    with analysing(ctx, f"verify {' '.join(criteria)}".strip(), analyses, asked) as every:
+        if len(every) > 1:
+            raise UsageError("verify takes one --corpus at a time")
+        inputs = every[0]
         for analysis in analyses:
             run_analysis(analysis, inputs)
         board = read_board(inputs.conn, inputs.reader, inputs.corpus, chosen)
@@ -901,6 +1051,54 @@ def verify(
         click.echo(f"figures in {folder / 'figures' / inputs.corpus}", err=True)
     if strict and not all(line.score.passed for line in board):
         ctx.exit(3)
+
+
+@cli.command()
+@click.argument("readers", metavar="READER...", nargs=-1)
+@protocol_option
+@click.option("--permutations", type=click.IntRange(1), default=1000, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@json_option
+@click.pass_context
+def compare(
+    ctx: click.Context,
+    /,
+    readers: tuple[str, ...],
+    protocol_folder: Path | None,
+    as_json: bool,
+    permutations: int,
+    seed: int,
+) -> None:
+    """Readers side by side, by depth, and beside the published numbers.
+
+    READER is a reader with all its corpora, or reader/corpus; none means all there are. How far two
+    sets of vectors agree is computed; their own numbers are read back from what was analysed.
+    """
+    from analyses.comparison import compare_sets, parse_sets
+    from stores.published import load_published
+
+    if not workspace_of(ctx).database.is_file():
+        raise NotReady(f"there is no ledger at {workspace_of(ctx).database}: nothing to compare")
+    with writing(workspace_of(ctx), "compare") as conn, progress_bar() as bar:
+        load_published(conn)
+        protocol_of = partial(load, protocol_folder, conn)
+        places = parse_sets(conn, readers)
+        found = compare_sets(
+            conn,
+            workspace_of(ctx),
+            protocol_of,
+            places,
+            seed=seed,
+            permutations=permutations,
+            watch=bar,
+        )
+    if as_json:
+        print_json(found.document())
+        return
+    print_table(found.columns, found.rows, found.title)
+    for line in found.lines:
+        click.echo(line)
+    click.echo(f"figures in {found.home.folder}", err=True)
 
 
 def board_title(inputs: Any) -> str:
@@ -1141,6 +1339,21 @@ def bench_arrays(folder: Path | None, as_json: bool, **size: Any) -> None:
 
     found = measure_arrays(folder or Path(mkdtemp()), watch=partial(click.echo, err=True), **size)
     tell_bench(found, as_json)
+
+
+@bench.command("geometry")
+@click.option("--layers", type=click.IntRange(1), default=35, show_default=True)
+@click.option("--emotions", type=click.IntRange(3), default=171, show_default=True)
+@click.option("--d-model", type=click.IntRange(2), default=1536, show_default=True)
+@click.option("--folder", type=FILE, help="On which disk; must be empty.")
+@json_option
+def bench_geometry(folder: Path | None, as_json: bool, **size: Any) -> None:
+    """Import a made-up set of vectors and analyse it, cold and again, against plain libraries."""
+    from tempfile import mkdtemp
+
+    from analyses.geometry_bench import measure_geometry
+
+    tell_bench(measure_geometry(folder or Path(mkdtemp()), **size), as_json)
 
 
 def tell_bench(found: Any, as_json: bool, **derived: float) -> None:

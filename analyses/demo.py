@@ -52,10 +52,11 @@ def analyse_demo(
 ) -> list[Finding]:
     """Build the vectors and run every analysis, unless nothing changed; the closing table.
 
-    `layer` is the analysis layer. Without a model, the analyses that read one are left out.
+    `layer` is the analysis layer. Without a model, the analyses that read one are left out; human
+    norms have nothing to say of a toy.
     """
-    every = sorted(discover().items())
-    known = [each for each in every if model is not None or "model" not in each[1].needs]
+    without = {"norms"} if model is not None else {"norms", "model"}
+    known = [each for each in sorted(discover().items()) if without.isdisjoint(each[1].needs)]
     watch("analyses", 0, len(known) + 1, "vectors")
     load_published(conn)
     build_vectors(conn, workspace, protocol, reader, corpus, layers)

@@ -10,7 +10,7 @@ from analyses.readiness import unfinished_stage
 from stores.database import Connection
 from stores.errors import NotReady, UsageError
 from stores.protocol import Protocol
-from stores.readers import count_layers
+from stores.readers import count_layers, is_imported
 from stores.workspace import Workspace
 
 DEPTH = Fraction(2, 3)
@@ -28,6 +28,26 @@ def choose(known: Mapping[str, Analysis], names: Sequence[str]) -> list[Analysis
     return [known[name] for name in known if "all" in names or name in names]
 
 
+def allow(
+    chosen: Sequence[Analysis], inputs: Inputs, names: Sequence[str]
+) -> tuple[list[Analysis], dict[str, str]]:
+    """Which of `chosen` to run, and why not the others: what 'all' brought in and cannot be had.
+
+    One that the user named is always kept: its own error says what is missing.
+    """
+    imported = is_imported(inputs.conn, inputs.reader)
+    reasons = {"norms": "it needs --norms FILE"} if inputs.norms is None else {}
+    if imported:
+        reasons |= dict.fromkeys(("activations", "model"), "its vectors were imported")
+    left_out = {
+        analysis.name: reasons[need]
+        for analysis in chosen
+        for need in analysis.needs
+        if need in reasons and analysis.name not in names
+    }
+    return [analysis for analysis in chosen if analysis.name not in left_out], left_out
+
+
 def open_inputs(
     conn: Connection,
     workspace: Workspace,
@@ -43,7 +63,7 @@ def open_inputs(
 ) -> Inputs:
     """The inputs at these extracted layers; the analysis layer is the one nearest to 2/3 depth.
 
-    `rest` is what else `Inputs` takes, suite, model, stop and watch; None stands for the default.
+    `rest` is what else `Inputs` takes, norms, suite, model, ...; None stands for the default.
 
     NotReady when no layer is extracted.
     """
