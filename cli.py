@@ -1343,9 +1343,10 @@ def bench_arrays(folder: Path | None, as_json: bool, **size: Any) -> None:
 
 @bench.command("geometry")
 @click.option("--layers", type=click.IntRange(1), default=35, show_default=True)
-@click.option("--emotions", type=click.IntRange(3), default=171, show_default=True)
-@click.option("--d-model", type=click.IntRange(2), default=1536, show_default=True)
+@click.option("--emotions", type=click.IntRange(30), default=171, show_default=True)
+@click.option("--d-model", type=click.IntRange(30), default=1536, show_default=True)
 @click.option("--folder", type=FILE, help="On which disk; must be empty.")
+@click.option("--keep", is_flag=True, help="Leave the workspace with its figures there.")
 @json_option
 def bench_geometry(folder: Path | None, as_json: bool, **size: Any) -> None:
     """Import a made-up set of vectors and analyse it, cold and again, against plain libraries."""
@@ -1353,7 +1354,8 @@ def bench_geometry(folder: Path | None, as_json: bool, **size: Any) -> None:
 
     from analyses.geometry_bench import measure_geometry
 
-    tell_bench(measure_geometry(folder or Path(mkdtemp()), **size), as_json)
+    watch = partial(click.echo, err=True)
+    tell_bench(measure_geometry(folder or Path(mkdtemp()), watch=watch, **size), as_json)
 
 
 def tell_bench(found: Any, as_json: bool, **derived: float) -> None:

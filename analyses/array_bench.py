@@ -239,7 +239,7 @@ def _read(folder: Path, layers: int, files: Sequence[Path]) -> _Reading:
     plain_s = min(_read_plainly(files) for _ in range(2))
     # another share of variance: what is built already would not be built again
     warm = Pass(plain_s, *_build(folder, layers, 0.4))
-    return _Reading(cold, warm, _peak_memory())
+    return _Reading(cold, warm, peak_memory())
 
 
 def _read_plainly(files: Sequence[Path]) -> float:
@@ -270,7 +270,7 @@ def _forget(files: Sequence[Path]) -> bool:
     return True
 
 
-def _peak_memory() -> int:
+def peak_memory() -> int:
     """Bytes; on Linux of this program alone, where getrusage also counts what started it."""
     status = Path("/proc/self/status")
     if status.exists():

@@ -1,10 +1,8 @@
-"""Groups of directions at every layer: who is in them, and how far they can be trusted.
+"""Groups of directions at a layer: who is in them, and how far they can be trusted.
 
 A part of the geometry. Knows nothing of where the directions, or the families that groups are
 compared with, come from.
 """
-
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,37 +12,41 @@ from analyses.spaces import Space
 from stores.results import Cell, Metric, Table
 
 KMEANS_GROUPS, TREE_GROUPS = 10, 15
+"""Groups that are asked for; of few emotions half as many, lest each be a group by itself."""
 COLUMNS = ("layer", "group", "size", "centre", "members")
 
 
 def find_groups(
-    spaces: Sequence[Space],
-    families: tuple[str, ...] | None,
-    permutations: int,
-    rng: np.random.Generator,
+    space: Space, families: tuple[str, ...] | None, permutations: int, rng: np.random.Generator
 ) -> Result:
     """Groups by k-means and by a tree, with their members, and both against the families.
 
-    kmeans_silhouette and tree_silhouette by cosine; kmeans_stability is the agreement of its runs;
-    ari_families the adjusted Rand index with the given families, made of as many groups, with its
-    chance level and p from shuffled families.
+    kmeans_silhouette and tree_silhouette by cosine; kmeans_stability is the agreement of its runs
+    from different seeds; ari_families the adjusted Rand index with the given families, made of as
+    many groups, with its chance level and p from shuffled families. Tables: `kmeans` and `tree`,
+    a row for each group, and `groups`, a row for each emotion.
     """
-    metrics: list[Metric] = []
-    members: dict[str, list[tuple[Cell, ...]]] = {"kmeans": [], "tree": []}
-    for space in spaces:
-        n = len(space.emotions)
-        means = clustering.kmeans(space.directions, min(KMEANS_GROUPS, n), rng)
-        tree = clustering.hierarchical(space.directions, min(TREE_GROUPS, n))
-        metrics += [
-            Metric("kmeans_silhouette", means.silhouette, space.layer, n=n),
-            Metric("kmeans_stability", means.stability, space.layer, n=n, chance=0.0),
-            Metric("tree_silhouette", tree.silhouette, space.layer, n=n),
-        ]
-        members["kmeans"] += _member_rows(space, means)
-        members["tree"] += _member_rows(space, tree)
-        if families:
-            metrics += _compare_families(space, families, permutations, rng)
-    tables = tuple(Table(name, COLUMNS, tuple(rows)) for name, rows in members.items())
+    n = len(space.emotions)
+    most = max(2, n // 2)
+    means = clustering.kmeans(space.directions, min(KMEANS_GROUPS, most), rng)
+    tree = clustering.hierarchical(space.directions, min(TREE_GROUPS, most))
+    metrics = [
+        Metric("kmeans_silhouette", means.silhouette, space.layer, n=n),
+        Metric("kmeans_stability", means.stability, space.layer, n=n, chance=0.0),
+        Metric("tree_silhouette", tree.silhouette, space.layer, n=n),
+    ]
+    if families:
+        metrics += _compare_families(space, families, permutations, rng)
+    both = zip(space.emotions, means.labels.tolist(), tree.labels.tolist(), strict=True)
+    tables = (
+        Table("kmeans", COLUMNS, _member_rows(space, means)),
+        Table("tree", COLUMNS, _member_rows(space, tree)),
+        Table(
+            "groups",
+            ("layer", "emotion", "kmeans", "tree"),
+            tuple((space.layer, *row) for row in both),
+        ),
+    )
     return Result(tuple(metrics), tables)
 
 
@@ -69,7 +71,7 @@ def _compare_families(
     return rows
 
 
-def _member_rows(space: Space, partition: clustering.Partition) -> list[tuple[Cell, ...]]:
+def _member_rows(space: Space, partition: clustering.Partition) -> tuple[tuple[Cell, ...], ...]:
     """Groups by size, members from the middle outwards: the first is nearest to their mean."""
     rows: list[tuple[Cell, ...]] = []
     for group in range(int(partition.labels.max()) + 1):
@@ -77,4 +79,4 @@ def _member_rows(space: Space, partition: clustering.Partition) -> list[tuple[Ce
         closeness = space.cosines[np.ix_(members, members)].sum(axis=1)
         names = [space.emotions[i] for i in members[np.argsort(-closeness, kind="stable")]]
         rows.append((space.layer, group, len(names), names[0], ", ".join(names)))
-    return rows
+    return tuple(rows)

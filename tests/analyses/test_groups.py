@@ -21,14 +21,14 @@ def _space(layer: int = 0, e: int = 36, families: int = 6) -> Space:
     found = geometry.principal_components(vectors)
     directions: Floats = geometry.unit(vectors)
     cosines = geometry.cosine_matrix(vectors)
-    return Space(layer, names, vectors, vectors, found, directions, cosines)
+    return Space(layer, names, vectors, found, directions, cosines)
 
 
 FAMILIES = tuple(f"family {i % 6}" for i in range(36))
 
 
-def _find(families: tuple[str, ...] | None, *spaces: Space, seed: int = 0) -> Result:
-    return find_groups(spaces or (_space(),), families, 199, np.random.default_rng(seed))
+def _find(families: tuple[str, ...] | None, space: Space | None = None, seed: int = 0) -> Result:
+    return find_groups(space or _space(), families, 199, np.random.default_rng(seed))
 
 
 def _one(result: Result, metric: str, subject: str | None = None, layer: int = 0) -> Metric:
@@ -60,23 +60,40 @@ def test_without_families_nothing_is_compared() -> None:
 
 
 @pytest.mark.parametrize(("name", "groups"), [("kmeans", 10), ("tree", 15)])
-def test_every_emotion_is_in_one_group_of_every_layer(name: str, groups: int) -> None:
-    result = _find(FAMILIES, _space(0), _space(4))
+def test_every_emotion_is_in_one_group(name: str, groups: int) -> None:
+    space = _space(layer=4)
+    result = _find(FAMILIES, space)
     table = next(table for table in result.tables if table.name == name)
     assert table.columns == COLUMNS
-    for layer in (0, 4):
-        rows = [dict(zip(COLUMNS, row, strict=True)) for row in table.rows if row[0] == layer]
-        members = [str(row["members"]).split(", ") for row in rows]
-        assert sorted(itertools.chain(*members)) == list(_space().emotions)
-        assert [row["size"] for row in rows] == [len(each) for each in members]
-        assert [row["centre"] for row in rows] == [each[0] for each in members]
-        assert len(rows) <= groups
+    rows = [dict(zip(COLUMNS, row, strict=True)) for row in table.rows]
+    members = [str(row["members"]).split(", ") for row in rows]
+    assert sorted(itertools.chain(*members)) == list(space.emotions)
+    assert [row["size"] for row in rows] == [len(each) for each in members]
+    assert [row["centre"] for row in rows] == [each[0] for each in members]
+    assert {row["layer"] for row in rows} == {4}
+    assert len(rows) <= groups
 
 
-def test_groups_of_few_emotions_are_fewer() -> None:
-    result = _find(None, _space(e=4, families=4))
-    assert len(result.tables[0].rows) == 4
-    assert _one(result, "kmeans_silhouette").value is None
+@pytest.mark.parametrize("name", ["kmeans", "tree"])
+def test_the_group_of_an_emotion_is_the_one_that_lists_it(name: str) -> None:
+    result = _find(None)
+    members = next(table for table in result.tables if table.name == name)
+    groups = next(table for table in result.tables if table.name == "groups")
+    place = groups.columns.index(name)
+    listed = {
+        emotion: row[COLUMNS.index("group")]
+        for row in members.rows
+        for emotion in str(row[COLUMNS.index("members")]).split(", ")
+    }
+    assert {row[groups.columns.index("emotion")]: row[place] for row in groups.rows} == listed
+
+
+@pytest.mark.parametrize(("e", "groups"), [(2, 2), (3, 2), (12, 6), (40, 15)])
+def test_groups_of_few_emotions_are_no_more_than_half_as_many(e: int, groups: int) -> None:
+    result = _find(None, _space(e=e, families=e))
+    assert len(next(table for table in result.tables if table.name == "tree").rows) == groups
+    assert len(result.tables[0].rows) == min(groups, 10)
+    assert (_one(result, "kmeans_silhouette").value is None) == (e == 2)
 
 
 def test_the_centre_is_the_member_nearest_to_the_mean() -> None:

@@ -60,8 +60,16 @@ def _vectors(e: int, d: int, kind: str, seed: int = 0) -> Floats:
 def test_directions_without_variance_are_no_components() -> None:
     plane = np.random.default_rng(0).normal(size=(10, 2)) @ np.eye(2, 7)
     assert principal_components(frozen(plane)).share.shape == (2,)
+
+
+@pytest.mark.parametrize("e", range(1, 12))
+def test_equal_vectors_have_no_components_however_their_mean_is_rounded(e: int) -> None:
+    one = np.random.default_rng(1).normal(size=9)
     with pytest.raises(ValueError, match="the same"):
-        principal_components(np.ones((4, 3)))
+        principal_components(np.tile(one, (e, 1)))
+    nearly = np.tile(one, (max(e, 2), 1))
+    nearly[0] += 1e-9
+    assert principal_components(nearly).share.shape == (1,)
 
 
 def test_orientation_follows_the_labels_and_not_the_signs_it_was_given() -> None:
