@@ -33,10 +33,9 @@ def principal_components(vectors: NDArray[np.floating]) -> PrincipalComponents:
     rows = np.asarray(vectors, dtype=np.float64)
     centred = rows - rows.mean(axis=0)
     left, singular, loadings = np.linalg.svd(centred, full_matrices=False)
-    floor = np.finfo(np.float64).eps * max(centred.shape)
-    # The mean of equal vectors is rounded: what is left of them then is no variance.
-    rounding = floor * float(np.linalg.norm(vectors))
-    k = int((singular > singular[0] * floor).sum()) if singular[0] > rounding else 0
+    # The mean of equal vectors is rounded: what that leaves of them is no variance.
+    rounding = np.finfo(np.float64).eps * max(rows.shape) * float(np.linalg.norm(rows))
+    k = int((singular > rounding).sum())
     if k == 0:
         raise ValueError("all vectors are the same: they have no principal components")
     share = singular[:k] ** 2 / (singular**2).sum()
