@@ -19,6 +19,7 @@ from analyses.figures.canvas import (
     Floats,
     add_scale,
     new_figure,
+    write_plainly,
 )
 from analyses.figures.points import place_names
 
@@ -118,7 +119,7 @@ def draw_clouds(
         ends = np.array(axes.get_xlim())
         axes.plot(ends, line[0] * ends + line[1], color=GREY, linewidth=1.2, label=line_name)
         axes.set_xlim(*ends)
-    figure.legend(loc="outside right center", frameon=False)
+    write_plainly(figure.legend(loc="outside right center", frameon=False))
     named = [cloud for cloud in clouds if cloud.names]
     if named:
         points = np.vstack([cloud.points for cloud in named])
@@ -183,7 +184,7 @@ def draw_groups(
         _draw_line(axes, panel.points, diagonal)
     row[0].set_ylabel(axis_names[1], parse_math=False)
     marks, names = row[0].get_legend_handles_labels()
-    figure.legend(marks, names, loc="outside right center", frameon=False)
+    write_plainly(figure.legend(marks, names, loc="outside right center", frameon=False))
     return figure
 
 
@@ -218,5 +219,5 @@ def draw_doses(
     axes.set_xticks(strengths, [f"{strength:g}" for strength in strengths])
     axes.set_xlabel("strength (fraction of the mean residual norm)")
     axes.set_ylabel(value_name, parse_math=False)
-    figure.legend(loc="outside right center", frameon=False)
+    write_plainly(figure.legend(loc="outside right center", frameon=False))
     return figure

@@ -133,3 +133,12 @@ def test_doses_are_curves_and_controls_are_grey() -> None:
         np.testing.assert_array_equal(lines[name].get_xdata(), strengths)
         np.testing.assert_array_equal(lines[name].get_ydata(), values)
     assert lines["random 1"].get_color() == GREY
+
+
+def test_a_dollar_sign_in_a_key_is_a_dollar_sign() -> None:
+    curve = np.array([-1.0, 0.0, 1.0])
+    figure = draw_doses(
+        [-0.5, 0.0, 0.5], {"$a_$": curve}, {"b$_$": curve}, title="T", subtitle="S", value_name="E"
+    )
+    assert b"$a_$" in render(figure, "svg")
+    assert not any(text.get_parse_math() for text in figure.legends[0].get_texts())
