@@ -1137,6 +1137,12 @@ def show_status(found: Any) -> None:
 
     columns = ("corpus", "stage", "reader", *STATUSES, "reasons", "rows/s", "time left")
     print_table(columns, [status_cells(row) for row in found.stages])
+    if found.imported:
+        cells = [
+            (each.reader, each.corpus, each.layers, each.emotions, ", ".join(each.files))
+            for each in found.imported
+        ]
+        print_table(("imported as", "corpus", "layers", "emotions", "from"), cells)
     if found.checks:
         cells = [(c.corpus, c.kind, c.reason, c.n, f"{c.rate:.2%}") for c in found.checks]
         print_table(("corpus", "kind", "refused for", "texts", "of those judged"), cells)

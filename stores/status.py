@@ -1,5 +1,6 @@
 """How far every stage of every corpus is, and how fast it moves. Imports nothing heavy."""
 
+import json
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -36,10 +37,22 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
+class ImportedSet:
+    """Vectors that came from files."""
+
+    reader: str
+    corpus: str
+    layers: int
+    emotions: int
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """All that `status` tells."""
 
     stages: list[Stage]
+    imported: list[ImportedSet]
     checks: list[CheckRate]
     spending: list[Spending]
     orphaned_calls: int
@@ -48,6 +61,7 @@ class Status:
         """The same for JSON."""
         return {
             "stages": [{**asdict(row), "seconds_left": row.seconds_left} for row in self.stages],
+            "imported": [asdict(row) for row in self.imported],
             "checks": [{**asdict(row), "rate": row.rate} for row in self.checks],
             "spending": [asdict(row) for row in self.spending],
             "orphaned_calls": self.orphaned_calls,
@@ -57,7 +71,23 @@ class Status:
 def read_status(conn: Connection, *, now: float) -> Status:
     """How far everything is, how often texts were refused, and what replies used up."""
     checks, spending = check_rates(conn), read_spending(conn)
-    return Status(read_stages(conn, now=now), checks, spending, orphaned_calls(conn))
+    stages, imported = read_stages(conn, now=now), read_imported(conn)
+    return Status(stages, imported, checks, spending, orphaned_calls(conn))
+
+
+def read_imported(conn: Connection) -> list[ImportedSet]:
+    """Every set of vectors that came from files."""
+    query = """SELECT reader, corpus, count(DISTINCT layer), json_array_length(emotions), settings
+        FROM vectors WHERE json_extract(settings, '$.imported') IS NOT NULL
+        GROUP BY reader, corpus ORDER BY reader, corpus"""
+    return [
+        ImportedSet(reader, corpus, layers, emotions, _file_names(settings))
+        for reader, corpus, layers, emotions, settings in conn.execute(query)
+    ]
+
+
+def _file_names(settings: str) -> tuple[str, ...]:
+    return tuple(each["file"] for each in json.loads(settings)["imported"])
 
 
 def read_stages(conn: Connection, *, now: float) -> list[Stage]:

@@ -78,6 +78,17 @@ def test_an_imported_set_is_analysed_like_a_built_one(there: Path) -> None:
     assert "unchanged" in again.stdout
 
 
+def test_status_tells_of_sets_from_files(there: Path) -> None:
+    found = json.loads(run("status", "--json", workspace=there).stdout)["imported"]
+    assert found == [
+        {"reader": "theirs", "corpus": corpus, "layers": 3, "emotions": 15, "files": [file]}
+        for corpus, file in (("one", "one.npz"), ("two", "two.npz"))
+    ]
+    shown = run("status", workspace=there).stdout
+    assert "theirs" in shown
+    assert "two.npz" in shown
+
+
 def test_every_corpus_of_a_reader_in_one_call(there: Path) -> None:
     expect_error(run("analyze", "geometry", workspace=there), 2, "--corpus", "one, two")
     done = run("analyze", "geometry", "--corpus", "all", *FEW, workspace=there)
