@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from analyses.base import discover, run_analysis
-from analyses.opening import open_inputs
+from analyses.opening import allow, open_inputs
 from analyses.vectors import build_vectors
 from stores.database import Connection
 from stores.protocol import Protocol
@@ -52,19 +52,19 @@ def analyse_demo(
 ) -> list[Finding]:
     """Build the vectors and run every analysis, unless nothing changed; the closing table.
 
-    `layer` is the analysis layer. Without a model, the analyses that read one are left out; human
-    norms have nothing to say of a toy.
+    `layer` is the analysis layer. Left out are those that read a model when there is none, human
+    norms, which have nothing to say of a toy, and halves of single stories.
     """
-    without = {"norms"} if model is not None else {"norms", "model"}
-    known = [each for each in sorted(discover().items()) if without.isdisjoint(each[1].needs)]
-    watch("analyses", 0, len(known) + 1, "vectors")
-    load_published(conn)
-    build_vectors(conn, workspace, protocol, reader, corpus, layers)
     place = (conn, workspace, protocol, reader, corpus, layers)
     rest = {"model": model, "watch": watch, "stop": stop}
     inputs = open_inputs(*place, layer, rest, seed=SEED, permutations=PERMUTATIONS)
-    for done, (name, analysis) in enumerate(known, 1):
-        watch("analyses", done, len(known) + 1, name)
+    every = [each for _, each in sorted(discover().items())]
+    known, _ = allow([each for each in every if model or "model" not in each.needs], inputs, ())
+    watch("analyses", 0, len(known) + 1, "vectors")
+    load_published(conn)
+    build_vectors(conn, workspace, protocol, reader, corpus, layers)
+    for done, analysis in enumerate(known, 1):
+        watch("analyses", done, len(known) + 1, analysis.name)
         run_analysis(analysis, inputs)
     watch("analyses", len(known) + 1, len(known) + 1, "")
     return summarise_texts(conn, corpus) + summarise_geometry(conn, reader, corpus, layer)

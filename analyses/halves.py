@@ -32,6 +32,7 @@ from analyses.methods.reliability import (
     uneven,
     whole_means,
 )
+from analyses.readiness import require_two_stories
 from stores.errors import NotReady
 from stores.layers import iter_layer_chunks
 from stores.results import read_metrics
@@ -45,8 +46,6 @@ Flags = NDArray[np.bool_]
 
 SAME = 1e-6
 """Vectors that differ by less than this share of their length are the same but for rounding."""
-NAMED = 10
-"""Emotions that an error names."""
 SHA_DIGITS = 15
 """Of a text's digest, as many as an int64 holds: an order of texts that nobody chose."""
 
@@ -122,11 +121,11 @@ def halve_stories(inputs: Inputs, wanted: Sequence[int]) -> Halves:
 
 def open_stories(inputs: Inputs, emotions: tuple[str, ...], rng: np.random.Generator) -> Stories:
     """The pooled stories of these emotions, grouped. NotReady when one has fewer than two."""
+    require_two_stories(inputs.conn, inputs.reader, inputs.corpus)
     index = {name: i for i, name in enumerate(emotions)}
     found = read_rows(inputs.conn, inputs.reader, inputs.corpus, "stories")
     rows = [row for row in found if row.status == "done" and row.emotion in index]
     labels = _integers(index[str(row.emotion)] for row in rows)
-    _require_two(inputs, emotions, np.bincount(labels, minlength=len(emotions)))
     names, topics = np.unique([row.topic for row in rows], return_inverse=True)
     shas = _integers(int(row.text_sha[-SHA_DIGITS:], 16) for row in rows)
     nth = places_within(len(names) * labels + topics, shas)
@@ -143,17 +142,6 @@ def open_stories(inputs: Inputs, emotions: tuple[str, ...], rng: np.random.Gener
 
 def _integers(values: Iterable[int]) -> Integers:
     return np.fromiter(values, np.int64)
-
-
-def _require_two(inputs: Inputs, emotions: Sequence[str], counts: Integers) -> None:
-    few = [name for name, n in zip(emotions, counts, strict=True) if n < 2]
-    if few:
-        raise NotReady(
-            f"{len(few)} of {len(emotions)} emotions of corpus {inputs.corpus} have fewer than the "
-            f"two stories that halves need: {', '.join(few[:NAMED])}"
-            f"{', ...' if len(few) > NAMED else ''}; write more (`cli.py generate stories --corpus "
-            f"{inputs.corpus}`), then `extract` and `vectors build`"
-        )
 
 
 def halve(stories: Stories, wanted: Sequence[int], rng: np.random.Generator) -> dict[str, Halving]:

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 from analyses.base import Analysis, Inputs
-from analyses.readiness import unfinished_stage
+from analyses.readiness import require_two_stories, unfinished_stage
 from stores.database import Connection
 from stores.errors import NotReady, UsageError
 from stores.protocol import Protocol
@@ -39,6 +39,11 @@ def allow(
     reasons = {"norms": "it needs --norms FILE"} if inputs.norms is None else {}
     if imported:
         reasons |= dict.fromkeys(("activations", "model"), "its vectors were imported")
+    else:
+        try:
+            require_two_stories(inputs.conn, inputs.reader, inputs.corpus)
+        except NotReady as error:
+            reasons["halves"] = str(error)
     left_out = {
         analysis.name: reasons[need]
         for analysis in chosen

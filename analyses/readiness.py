@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING
 from stores.database import Connection, canonical_json, digest
 from stores.errors import NotReady, UsageError
 from stores.readers import is_imported, reader_settings
-from stores.rows import activations_digest, count_rows, extracted_layers
+from stores.rows import activations_digest, count_rows, count_stories, extracted_layers
 from stores.texts import Kind, counts
 from stores.vectors import making_step, read_vectors, vector_layers, vector_variants
 from stores.workspace import Workspace
 
 if TYPE_CHECKING:
     from stores.norms import Norms
+
+
+NAMED = 10
+"""Emotions that a message names; of more, it says that there are more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,23 @@ def _vectors(place: Place) -> str:
     return digest(canonical_json([[found.variant, found.sha256] for found in sets]))
 
 
+def _halves(place: Place) -> str:
+    require_two_stories(place.conn, place.reader, place.corpus)
+    return "two stories of each"  # which ones is told by the activations
+
+
+def require_two_stories(conn: Connection, reader: str, corpus: str) -> None:
+    """NotReady when an emotion has fewer than two pooled stories: they cannot be halved."""
+    counted = count_stories(conn, reader, corpus)
+    if few := [emotion for emotion, n in counted.items() if n < 2]:
+        raise NotReady(
+            f"{len(few)} of {len(counted)} emotions of corpus {corpus} have fewer than the two "
+            f"stories that halves need: {', '.join(few[:NAMED])}"
+            f"{', ...' if len(few) > NAMED else ''}; write more (`cli.py generate stories --corpus "
+            f"{corpus}`), then `extract` and `vectors build`"
+        )
+
+
 def _model(place: Place) -> str:
     return digest(canonical_json(reader_settings(place.conn, place.reader)))
 
@@ -76,6 +97,7 @@ STAGES: Mapping[str, Callable[[Place], str]] = {
     "vectors": _vectors,
     "model": _model,
     "norms": _norms,
+    "halves": _halves,
 }
 """Stage -> its fingerprint at a place, or NotReady."""
 

@@ -294,7 +294,7 @@ def _subtitle(rows: Rows) -> str:
 ANALYSIS = Analysis(
     name="reliability",
     question="How many stories does an emotion need before its vector stands still?",
-    needs=("activations", "vectors"),
+    needs=("activations", "vectors", "halves"),
     run=run,
     draw=draw,
 )

@@ -218,6 +218,15 @@ def count_rows(conn: Connection) -> list[RowCount]:
     return [RowCount(*found) for found in conn.execute(query)]
 
 
+def count_stories(conn: Connection, reader: str, corpus: str) -> dict[str, int]:
+    """Emotion -> how many of its stories a reader has pooled."""
+    query = """
+        SELECT t.emotion, count(*) FROM activations a JOIN stories t ON t.id = a.text_id
+        WHERE a.reader = ? AND a.corpus = ? AND a.kind = 'stories' AND a.status = 'done'
+        GROUP BY t.emotion ORDER BY min(a.row)"""
+    return dict(conn.execute(query, (reader, corpus)).fetchall())
+
+
 def activations_digest(
     conn: Connection, reader: str, corpus: str, layers: Sequence[int] | None = None
 ) -> str:
