@@ -27,6 +27,7 @@ from stores.workspace import Workspace, engine_lock
 
 DEMO_WORKSPACE = Path("data/demo")
 STOPPED = 130
+KEPT = "stopped; what was finished is kept, the same command goes on"
 
 # Read once, when torch and numpy load: threads that spin while they wait cost ten times the time on
 # a machine that does anything else.
@@ -85,6 +86,9 @@ def writing(workspace: Workspace, command: str) -> Iterator[Connection]:
         conn = open_database(workspace.database)
         try:
             yield conn
+        except KeyboardInterrupt:
+            click.echo(f"\n{KEPT}", err=True)
+            raise
         finally:
             conn.close()
 
@@ -109,7 +113,7 @@ def stopping() -> Iterator[threading.Event]:
         for number, action in before.items():
             signal.signal(number, action)
     if stop.is_set():
-        click.echo("stopped; what was finished is kept, the same command goes on", err=True)
+        click.echo(KEPT, err=True)
         sys.exit(STOPPED)
 
 
@@ -277,6 +281,9 @@ protocol_option = click.option(
     help="Folder of emotions, topics, prompts (default: the corpus's own, else data/protocol).",
 )
 corpus_option = click.option("--corpus", help="Whose texts (default: the only corpus there is).")
+layers_option = click.option(
+    "--layers", default="all", show_default=True, help="all, 2:3, 5,10,15, 5-10, every:5."
+)
 reader_option = click.option("--reader", help="Who read them (default: the only one there is).")
 loading_options = options(
     click.option(
@@ -301,7 +308,7 @@ extraction_options = options(
     reader_option,
     corpus_option,
     protocol_option,
-    click.option("--layers", default="all", show_default=True, help="all, 2:3, 5,10,15, every:5."),
+    layers_option,
     click.option("--start-token", type=click.IntRange(0), default=50, show_default=True),
     click.option("--raw/--chat", default=True, help="Plain text, or as a turn of a chat."),
     click.option(
@@ -330,7 +337,7 @@ analysis_options = options(
     reader_option,
     corpus_option,
     protocol_option,
-    click.option("--layers", default="all", show_default=True, help="all, 2:3, 5,10,15, every:5."),
+    layers_option,
     click.option(
         "--layer", type=click.IntRange(0), help="Analysis layer (default: nearest to 2/3)."
     ),
@@ -840,7 +847,7 @@ def vectors_import(
 @click.argument("path", metavar="FILE", type=FILE)
 @reader_option
 @corpus_option
-@click.option("--layers", default="all", show_default=True, help="all, 2:3, 5,10,15, every:5.")
+@layers_option
 @click.option("--variant", type=click.Choice(["raw", "denoised"]), help="Default: both, or best.")
 @click.option(
     "--layout",
@@ -1054,7 +1061,7 @@ def verify(
 
 
 @cli.command()
-@click.argument("readers", metavar="READER...", nargs=-1)
+@click.argument("readers", metavar="[READER]...", nargs=-1)
 @protocol_option
 @click.option("--permutations", type=click.IntRange(1), default=1000, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -1139,7 +1146,7 @@ def show_status(found: Any) -> None:
     print_table(columns, [status_cells(row) for row in found.stages])
     if found.imported:
         cells = [
-            (each.reader, each.corpus, each.layers, each.emotions, ", ".join(each.files))
+            (each.reader, each.corpus, each.layers, each.emotions, files_told(each.files))
             for each in found.imported
         ]
         print_table(("imported as", "corpus", "layers", "emotions", "from"), cells)
@@ -1150,6 +1157,10 @@ def show_status(found: Any) -> None:
         print_table(SPENDING_COLUMNS, [spending_cells(row) for row in found.spending])
     if found.orphaned_calls:
         click.echo(f"{found.orphaned_calls} calls were sent and their replies never arrived")
+
+
+def files_told(files: Sequence[str]) -> str:
+    return ", ".join(files) if len(files) <= 3 else f"{files[0]} and {len(files) - 1} more"
 
 
 def status_cells(row: Any) -> list[object]:

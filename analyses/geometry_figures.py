@@ -59,11 +59,12 @@ def _draw_components(rows: Rows, layer: int, concept: str, here: str) -> Figure:
     shares = [row.value or 0.0 for row in rows.select("pc_variance", layer)]
     chosen = [row for row in rows.records("scores") if row["layer"] == layer]
     values, about = _valence(rows, layer)
+    labels = "" if values is None else f"; labels: {rows.settings['labels']}"
     return draw_scatter(
         np.array([(row["PC1"], row["PC2"]) for row in chosen], np.float64),
         [str(row["emotion"]) for row in chosen],
         title=f"{concept.capitalize()} vectors on their first two principal components",
-        subtitle=f"{here}; {len(chosen)} vectors; labels: {rows.settings['labels']}",
+        subtitle=f"{here}; {len(chosen)} vectors{labels}",
         axis_names=(f"PC1 ({shares[0]:.1%} of variance)", f"PC2 ({shares[1]:.1%} of variance)"),
         values=values,
         values_name=about,
@@ -148,7 +149,7 @@ def _draw_labels(rows: Rows, layer: int, place: str) -> Figure:
     return draw_depths(
         lines,
         title="Do the first components follow the labels?",
-        subtitle=f"{place}; {labels}; bands: 95% interval",
+        subtitle=f"{place}; {labels}; bands: 95% interval; large dots: layer {layer}",
         value_name="Pearson r",
     )
 

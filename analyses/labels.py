@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from analyses.base import Result
 from analyses.methods import statistics
+from stores.errors import UsageError
 from stores.protocol import Protocol
 from stores.results import Metric, Table
 
@@ -75,6 +76,9 @@ def correlate_labels(
                     that the largest of them reaches in 5% of shuffles
     r_<label>_fdr   p is the false discovery rate over layers, components and labels
     best_<label>    the component of a layer with the largest |r|, with its corrected p
+
+    UsageError when the labelled emotions do not vary along a component, as where all have one
+    vector.
     """
     fits = list(components.values())
     places = [
@@ -82,12 +86,18 @@ def correlate_labels(
         for at, scores in components.items()
         for name in component_names(scores[:, :TESTED])
     ]
-    found = {
-        label: statistics.correlate_components(
-            fits, values, rng, permutations=permutations, tested=TESTED
-        )
-        for label, values in labels.values.items()
-    }
+    try:
+        found = {
+            label: statistics.correlate_components(
+                fits, values, rng, permutations=permutations, tested=TESTED
+            )
+            for label, values in labels.values.items()
+        }
+    except ValueError as error:
+        raise UsageError(
+            f"the emotions that have labels ({labels.source}) cannot be told apart: {error}; "
+            "label others, or leave out what has no vector of its own"
+        ) from error
     if not found:
         return Result()
     rates = statistics.benjamini_hochberg(np.stack([judged.test.p for judged in found.values()]))

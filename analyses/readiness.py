@@ -39,6 +39,8 @@ class Place:
 
 def _activations(place: Place) -> str:
     conn, reader, corpus = place.conn, place.reader, place.corpus
+    if is_imported(conn, reader):
+        raise NotReady(unfinished_stage(conn, reader, corpus))
     # Before the first extraction there are no arrays to ask for their layers.
     begun = _count_rows(conn, reader, corpus, "stories") > 0
     ready = extracted_layers(conn, reader, corpus, "stories") if begun else []

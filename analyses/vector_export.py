@@ -89,6 +89,8 @@ def _refuse_contradictions(
 ) -> None:
     if suffix not in SUFFIXES:
         raise UsageError(f"{path}: vectors are written as {', '.join(SUFFIXES)}: name it so")
+    if SERIES in str(path.parent) or EACH in str(path.parent):
+        raise UsageError(f"{path}: {SERIES} and {EACH} belong in the name of the file itself")
     if suffix == ".gguf" and not emotions:
         raise UsageError(
             f"{path}: a control vector is that of one emotion: choose one with --emotions, or put "
@@ -179,10 +181,11 @@ def _files(path: Path, emotions: Sequence[str]) -> dict[Path, str]:
         )
     names = [re.sub(r"[^\w-]+", "-", emotion).strip("-") for emotion in emotions]
     files = [path.with_name(path.name.replace(EACH, name)) for name in names]
-    if len(set(files)) < len(files) or not all(names):
+    odd = [e for e, n in zip(emotions, names, strict=True) if not n or names.count(n) > 1]
+    if odd and EACH in path.name:
         raise UsageError(
-            f"{path}: {', '.join(map(repr, emotions))} do not make different names of files; "
-            "write them one by one"
+            f"{path}: {', '.join(map(repr, odd))} do not make different names of files; write them "
+            f"one by one, each with --emotions and a name without {EACH}"
         )
     return dict(zip(files, emotions, strict=True))
 

@@ -18,6 +18,8 @@ from stores.exchange.naming import fold_name
 
 Floats = NDArray[np.float64]
 
+LARGEST, SMALLEST = 1e150, 1e-150
+"""A number and a length whose squares are still finite and not zero."""
 TOLERANCE = 1e-3
 """Of the mean over emotions, as a share of a vector's length: what rounding to 16 bits leaves."""
 
@@ -83,6 +85,8 @@ def open_files(
     to rounding stays bit for bit. Raises UsageError naming the file and what is wrong with it.
     """
     found = [_renumber(each, one_based) for each in read_vector_files(paths, layer=layer)]
+    for each in found:
+        _refuse_vast(each)
     spelled = _spell(found[0].emotions, names)
     sets = tuple(_centre(replace(each, emotions=spelled), means_only=not centre) for each in found)
     for each in sets:
@@ -135,9 +139,18 @@ def _centre(found: LayerSet, *, means_only: bool) -> LayerSet:
     return replace(found, vectors=vectors)
 
 
+def _refuse_vast(found: LayerSet) -> None:
+    for values in found.vectors.values():
+        if (vast := np.flatnonzero(np.abs(values).max(axis=1) > LARGEST)).size:
+            raise UsageError(
+                f"{found.source}: the numbers of {found.emotions[vast[0]]!r} at layer "
+                f"{found.layer} go beyond {LARGEST:g}; compute them again"
+            )
+
+
 def _refuse_zero(found: LayerSet) -> None:
     for variant, values in found.vectors.items():
-        if (empty := np.flatnonzero(~values.any(axis=1))).size:
+        if (empty := np.flatnonzero(np.linalg.norm(values, axis=1) < SMALLEST)).size:
             raise UsageError(
                 f"{found.source}: the {variant} vector of {found.emotions[empty[0]]!r} at layer "
                 f"{found.layer} is zero and has no direction; leave that emotion out of the file"

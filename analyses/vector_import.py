@@ -25,17 +25,20 @@ from stores.runs import recorded_run
 from stores.storyfiles import file_digest
 from stores.vectors import (
     Variant,
-    forget_set,
+    install_set,
+    new_vectors,
     read_vectors,
+    record_vectors,
+    stage_set,
     vector_inputs,
     vector_layers,
-    write_vectors,
 )
 from stores.workspace import Workspace, require_slug
 
 NAME = "vectors"
 METHOD = 1
 """Counts the changes of what is done to the vectors of a file; stored with every vector."""
+MOST_LAYERS = 10_000
 CORPUS = "imported"
 """Whose texts imported vectors are about, where nobody says."""
 
@@ -95,7 +98,8 @@ def import_vectors(
     protocol.
     """
     _refuse_built(conn, require_slug(reader, "reader"))
-    require_slug(corpus, "corpus")
+    if require_slug(corpus, "corpus") == "all":
+        raise UsageError("--corpus all means every corpus elsewhere: give another name")
     opened = open_files(paths, protocol.names, layer=layer, one_based=one_based, centre=centre)
     others = {name: each for name, each in imported_sets(conn, reader).items() if name != corpus}
     depth = _find_depth(reader, others, opened.layers, n_layers)
@@ -154,6 +158,11 @@ def _find_depth(
         )
     wanted = 1 + max([*layers, *(layer for each in others.values() for layer in each["layers"])])
     n_layers = max(before, default=wanted) if told is None else told
+    if n_layers > MOST_LAYERS:
+        raise UsageError(
+            f"reader {reader} would be a model of {n_layers} layers, and no model has more than "
+            f"{MOST_LAYERS}: correct --n-layers, --layer or the numbers in the files"
+        )
     if wanted > n_layers:
         raise UsageError(
             f"reader {reader} has vectors at layer {wanted - 1}, and the layers of a model of "
@@ -183,6 +192,8 @@ def _store(
     open_corpus(conn, corpus, protocol.digest, protocol.files, protocol.root)
     inputs = _inputs_digest(opened, settings)
     if _is_stored(place, opened, inputs):
+        # a killed import may have stored all and not come as far as this
+        export_results(conn, workspace, reader, corpus, NAME)
         return None
     with recorded_run(
         conn,
@@ -194,22 +205,17 @@ def _store(
         corpus=corpus,
         model=settings["model"],
     ) as run:
-        forget_set(conn, workspace, reader, corpus)
+        metrics = [row for found in opened.sets for row in _describe(found)]
+        layers = [
+            new_vectors(s.emotions, s.layer, s.vectors, settings, inputs) for s in opened.sets
+        ]
+        stage_set(workspace, reader, corpus, layers)
+        install_set(conn, workspace, reader, corpus)
         with transaction(conn):
-            for found in opened.sets:
-                write_vectors(
-                    *(conn, workspace, reader, corpus),
-                    emotions=found.emotions,
-                    layer=found.layer,
-                    raw=found.vectors.get("raw"),
-                    denoised=found.vectors.get("denoised"),
-                    settings=settings,
-                    inputs=inputs,
-                    run_id=run.id,
-                )
-            metrics = [row for found in opened.sets for row in _describe(found)]
+            for new in layers:
+                record_vectors(conn, reader, corpus, new, run.id)
             publish(conn, run.id, reader, corpus, NAME, metrics, [_list_emotions(opened, protocol)])
-        export_results(conn, workspace, reader, corpus, NAME)
+    export_results(conn, workspace, reader, corpus, NAME)
     return run.id
 
 

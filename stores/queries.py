@@ -46,6 +46,8 @@ def run_query(path: Path, sql: str) -> Answer:
     """
     with closing(open_database(path, read_only=True)) as conn:
         conn.row_factory = None
+        for function in ("json_each", "json_tree"):  # declared at first use, which is no reading
+            conn.execute(f"SELECT 1 FROM {function}('[]')")
         conn.set_authorizer(_allow)
         # Python sees Ctrl-C only between its own instructions, so a long query calls back into it
         conn.set_progress_handler(lambda: 0, 100_000)
@@ -143,6 +145,42 @@ SELECT p.metric, p.source, p.model, p.value AS published, m.reader, m.corpus, m.
        m.value AS ours
 FROM published p JOIN current_metrics m ON m.metric = p.metric AND m.subject IS NULL
 ORDER BY p.metric, p.source, m.reader""",
+    "How well does each component follow valence, by layer, and by whose labels or ratings?": """
+SELECT t.reader, t.corpus, t.analysis, json_extract(r.value, '$[3]') AS labels,
+       json_extract(r.value, '$[0]') AS layer, json_extract(r.value, '$[1]') AS component,
+       json_extract(r.value, '$[4]') AS n, json_extract(r.value, '$[5]') AS r,
+       json_extract(r.value, '$[6]') AS ci_low, json_extract(r.value, '$[7]') AS ci_high,
+       json_extract(r.value, '$[8]') AS p, json_extract(r.value, '$[9]') AS p_max
+FROM tables t, json_each(t.rows) r
+WHERE t.name = 'labels' AND json_extract(r.value, '$[2]') = 'valence'
+  AND t.run_id IN (SELECT run_id FROM current_metrics WHERE metric = 'r_valence')
+ORDER BY t.reader, t.corpus, t.analysis, component, layer""",
+    "Which emotions are closest at each layer?": """
+SELECT t.reader, t.corpus, json_extract(r.value, '$[0]') AS layer,
+       json_extract(r.value, '$[1]') AS emotion, json_extract(r.value, '$[2]') AS other,
+       json_extract(r.value, '$[3]') AS cosine
+FROM tables t, json_each(t.rows) r
+WHERE t.name = 'closest'
+  AND t.run_id IN (SELECT run_id FROM current_metrics WHERE metric = 'emotions')
+ORDER BY t.reader, t.corpus, layer, cosine DESC""",
+    "How many stories of each emotion are enough?": """
+SELECT reader, corpus, layer, metric, value AS stories, ci_low, ci_high, threshold AS there,
+       passed AS enough
+FROM current_metrics WHERE metric GLOB 'stories_for*' ORDER BY reader, corpus, metric""",
+    "Which emotions have the least reliable vectors?": """
+SELECT reader, corpus, layer, subject AS emotion, value AS reliability, n AS stories
+FROM current_metrics
+WHERE analysis = 'reliability' AND metric = 'reliability' AND subject IS NOT NULL
+ORDER BY value LIMIT 20""",
+    "How far do sets of vectors agree?": """
+SELECT reader AS compared, subject AS sets, layer, metric, value, n, chance, ci_low, ci_high,
+       p_value
+FROM current_metrics WHERE analysis = 'comparison' AND subject IS NOT NULL
+ORDER BY compared, sets, layer, metric""",
+    "Which vectors came from files, and from which?": """
+SELECT DISTINCT v.reader, v.corpus, json_extract(v.settings, '$.model') AS model,
+       json_extract(f.value, '$.file') AS file, json_extract(f.value, '$.sha256') AS sha256
+FROM vectors v, json_each(v.settings, '$.imported') f ORDER BY v.reader, v.corpus, file""",
     "What exactly was the model asked, and where was it read and steered?": """
 SELECT s.reader, q.question, q.text, q.read_token, q.words_first, q.span_first, q.words_second,
        q.span_second, q.steered

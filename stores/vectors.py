@@ -2,8 +2,9 @@
 
 One array [emotions, d_model] per reader, corpus, variant ('raw' or 'denoised') and layer. The row
 is deleted before the array is replaced and written after it is durable, so that a row never speaks
-of half an array. An imported set may have one variant alone; its settings name the files. Knows
-nothing of how vectors are computed.
+of half an array. A set that replaces another one whole is staged first: until all of it is on the
+disk, the old one stands. An imported set may have one variant alone; its settings name the files.
+Knows nothing of how vectors are computed.
 """
 
 import json
@@ -19,11 +20,30 @@ from numpy.typing import NDArray
 from stores import arrays
 from stores.database import Connection, canonical_json, digest, now_text, transaction
 from stores.errors import NotReady, StoreCorrupt
+from stores.files import sync
 from stores.readers import is_imported
 from stores.workspace import Workspace, require_slug
 
 Variant = Literal["raw", "denoised"]
 VARIANTS: tuple[Variant, ...] = ("raw", "denoised")
+
+STAGED = ".staged"
+"""Beside a reader's corpora, and no name of one: arrays that nobody reads yet."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NewVectors:
+    """The vectors of one layer, raw, denoised or both [e, d], and what is kept with them."""
+
+    emotions: Sequence[str]
+    layer: int
+    vectors: Mapping[Variant, NDArray[np.float64]]
+    settings: Mapping[str, Any]
+    """How they were made."""
+    inputs: str
+    """Digest of what they were made from."""
+    sha256: Mapping[Variant, str]
+    """Of each variant's numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,32 +76,87 @@ def write_vectors(
     `settings` (how they were made) and `inputs` (digest of what from) are kept with them. Raises
     ValueError when shapes or numbers make no sense, or when there is no variant.
     """
-    given = {"raw": raw, "denoised": denoised}
-    chosen = {key: np.asarray(v, np.float64) for key, v in given.items() if v is not None}
+    given = dict(zip(VARIANTS, (raw, denoised), strict=True))
+    chosen: dict[Variant, NDArray[np.float64]] = {
+        variant: np.asarray(given[variant], np.float64)
+        for variant in VARIANTS
+        if given[variant] is not None
+    }
     if not chosen:
         raise ValueError(f"layer {layer}: neither raw nor denoised vectors")
-    for variant, values in chosen.items():
+    new = new_vectors(emotions, layer, chosen, settings, inputs)
+    forget_vectors(conn, workspace, reader, corpus, layer)
+    _write_arrays(workspace.vectors(reader), corpus, new)
+    record_vectors(conn, reader, corpus, new, run_id)
+
+
+def stage_set(workspace: Workspace, reader: str, corpus: str, layers: Sequence[NewVectors]) -> None:
+    """Write the arrays of a whole set where nobody reads them, for `install_set`.
+
+    Raises EngineError when the disk refuses.
+    """
+    root = workspace.vectors(reader)
+    shutil.rmtree(root / STAGED, ignore_errors=True)
+    try:
+        for new in layers:
+            _write_arrays(root, f"{STAGED}/{corpus}", new)
+    except BaseException:
+        shutil.rmtree(root / STAGED, ignore_errors=True)
+        raise
+
+
+def install_set(conn: Connection, workspace: Workspace, reader: str, corpus: str) -> None:
+    """Put the staged arrays in place of older ones, whose rows go first.
+
+    Their own rows are for `record_vectors` to write.
+    """
+    root = workspace.vectors(reader)
+    forget_set(conn, workspace, reader, corpus)
+    (root / STAGED / corpus).rename(root / corpus)
+    shutil.rmtree(root / STAGED)
+    sync(root)
+
+
+def record_vectors(
+    conn: Connection, reader: str, corpus: str, new: NewVectors, run_id: int
+) -> None:
+    """Write the rows of vectors whose arrays are on the disk."""
+    kept = (canonical_json(list(new.emotions)), canonical_json(dict(new.settings)), new.inputs)
+    with transaction(conn):
+        conn.executemany(
+            "INSERT INTO vectors VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (reader, corpus, variant, new.layer, *kept, sha256, run_id, now_text())
+                for variant, sha256 in new.sha256.items()
+            ],
+        )
+
+
+def new_vectors(
+    emotions: Sequence[str],
+    layer: int,
+    vectors: Mapping[Variant, NDArray[np.float64]],
+    settings: Mapping[str, Any],
+    inputs: str,
+) -> NewVectors:
+    """These vectors with their digests. Raises ValueError as `write_vectors` does."""
+    for variant, values in vectors.items():
         if values.ndim != 2 or len(values) != len(emotions) or not np.isfinite(values).all():
             raise ValueError(
                 f"{variant} vectors of layer {layer}: {values.shape} for {len(emotions)} emotions, "
                 f"{np.count_nonzero(~np.isfinite(values))} numbers are not finite"
             )
-    forget_vectors(conn, workspace, reader, corpus, layer)
-    attributes = {"emotions": list(emotions), "layer": layer, "inputs": inputs, **settings}
-    for variant, values in chosen.items():
+    sha256 = {variant: _sha(values) for variant, values in vectors.items()}
+    return NewVectors(emotions, layer, vectors, settings, inputs, sha256)
+
+
+def _write_arrays(root: Path, folder: str, new: NewVectors) -> None:
+    about = {"emotions": list(new.emotions), "layer": new.layer, "inputs": new.inputs}
+    for variant, values in new.vectors.items():
         rows, columns = values.shape
-        wanted = arrays.array_metadata(rows, columns, rows, "float64", attributes)
-        name = f"{corpus}/{variant}/layer_{layer}"
-        arrays.write_block(arrays.require_array(workspace.vectors(reader), name, wanted), 0, values)
-    written = (canonical_json(list(emotions)), canonical_json(dict(settings)), inputs)
-    with transaction(conn):
-        conn.executemany(
-            "INSERT INTO vectors VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                (reader, corpus, variant, layer, *written, _sha(values), run_id, now_text())
-                for variant, values in chosen.items()
-            ],
-        )
+        wanted = arrays.array_metadata(rows, columns, rows, "float64", {**about, **new.settings})
+        name = f"{folder}/{variant}/layer_{new.layer}"
+        arrays.write_block(arrays.require_array(root, name, wanted), 0, values)
 
 
 def read_vectors(
@@ -134,11 +209,9 @@ def forget_vectors(
 
 def forget_set(conn: Connection, workspace: Workspace, reader: str, corpus: str) -> None:
     """Withdraw the vectors of every layer: all of their rows first, then their arrays."""
-    layers = vector_layers(conn, reader, corpus)
     with transaction(conn):
         conn.execute("DELETE FROM vectors WHERE reader = ? AND corpus = ?", (reader, corpus))
-    for layer in layers:
-        forget_vectors(conn, workspace, reader, corpus, layer)
+    shutil.rmtree(workspace.vectors(reader) / require_slug(corpus, "corpus"), ignore_errors=True)
 
 
 def making_step(conn: Connection, reader: str, corpus: str) -> str:

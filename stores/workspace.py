@@ -16,7 +16,7 @@ from stores.database import now_text
 from stores.errors import LedgerError, UsageError, WorkspaceBusy
 from stores.files import make_folder
 
-_SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")  # with a suffix, a file's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def require_slug(name: str, role: str) -> str:
     """`name` if it is safe as the name of a folder; else UsageError naming its `role`."""
     if _SLUG.fullmatch(name) is None:
         raise UsageError(
-            f"{role} {name!r} is no slug: use letters, digits, '.', '_' and '-', "
+            f"{role} {name!r} is no slug: use letters, digits, '.', '_' and '-', at most 120, "
             "and begin with a letter or a digit"
         )
     return name

@@ -89,6 +89,31 @@ def test_status_tells_of_sets_from_files(there: Path) -> None:
     assert "two.npz" in shown
 
 
+def test_status_names_one_file_of_many_and_counts_the_rest(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    files = [tmp_path / f"made_up_layer_{layer}.npz" for layer in range(5)]
+    for file in files:
+        np.savez(file, means=rng.normal(size=(3, 4)), emotions=np.array(NAMES[:3]))
+    taken = run("vectors", "import", *files, "--reader", "many", workspace=tmp_path)
+    assert taken.exit_code == 0, taken.output
+    assert "made_up_layer_0.npz and 4 more" in run("status", workspace=tmp_path).stdout
+
+
+def test_ctrl_c_tells_that_the_same_command_goes_on(
+    there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def press(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("analyses.comparison.compare_sets", press)
+    monkeypatch.setattr("analyses.vector_import.import_vectors", press)
+    for words in (("compare",), ("vectors", "import", "a.npz", "--reader", "b")):
+        stopped = run(*words, workspace=there)
+        assert stopped.exit_code == 130
+        assert stopped.stdout == ""
+        assert "the same command goes on" in stopped.stderr
+
+
 def test_every_corpus_of_a_reader_in_one_call(there: Path) -> None:
     expect_error(run("analyze", "geometry", workspace=there), 2, "--corpus", "one, two")
     done = run("analyze", "geometry", "--corpus", "all", *FEW, workspace=there)

@@ -91,14 +91,16 @@ def _own(measure: Measure, opened: OpenSet) -> tuple[Cell, ...]:
         found.n,
         found.chance,
         *interval,
-        _note(measure, opened),
+        _note(measure, opened, found.layer),
     )
 
 
-def _note(measure: Measure, opened: OpenSet) -> str:
-    """Whose labels a correlation is with, and whether the number is out of date."""
+def _note(measure: Measure, opened: OpenSet, layer: int | None) -> str:
+    """Whose labels a correlation is with; whether the number is of another layer or out of date."""
     whose = {"norms": opened.labels, "geometry": opened.inputs.protocol.labels}
     told = [whose[measure.analysis]] if measure.metric.startswith("r_") else []
+    if layer not in (None, opened.inputs.layer):
+        told.append(f"layer {layer}")
     if measure.analysis in opened.stale:
         told.append(STALE)
     return ", ".join(told)

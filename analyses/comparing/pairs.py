@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from analyses.base import Result
 from analyses.comparing.sets import OpenSet
 from analyses.methods import agreement, geometry, statistics
+from stores.errors import UsageError
 from stores.results import Cell, Metric, Table
 
 Floats = NDArray[np.float64]
@@ -60,7 +61,10 @@ def read_shapes(opened: OpenSet) -> Shape:
 def compare_pairs(
     sets: Sequence[OpenSet], *, seed: int, permutations: int, watch: Watch | None = None
 ) -> Result:
-    """Agreement of every two sets, as metrics of the analysis layers and four tables."""
+    """Agreement of every two sets, as metrics of the analysis layers and four tables.
+
+    UsageError when the emotions that two sets share have one vector, so that they have no shape.
+    """
     shapes = [read_shapes(opened) for opened in sets]
     pairs = list(combinations(shapes, 2))
     found = Result()
@@ -68,7 +72,13 @@ def compare_pairs(
     for done, ((a, b), rng) in enumerate(zip(pairs, streams, strict=True)):
         if watch is not None:
             watch("pairs", done, len(pairs), f"{a.name} & {b.name}")
-        found += compare_pair(a, b, rng, permutations)
+        try:
+            found += compare_pair(a, b, rng, permutations)
+        except ValueError as error:
+            raise UsageError(
+                f"{a.name} and {b.name} cannot be compared: of the emotions that both have, "
+                f"{error}; compare without one of them"
+            ) from error
     return Result(found.metrics, _joined(found.tables))
 
 

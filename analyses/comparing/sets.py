@@ -15,6 +15,7 @@ from stores.protocol import Protocol
 from stores.readers import (
     count_layers,
     import_settings,
+    imported_sets,
     known_corpora,
     known_readers,
     reader_settings,
@@ -157,13 +158,19 @@ def open_sets(
                 n_layers=count_layers(conn, reader),
                 model=str(made_with.get("model") or ""),
                 imported=imported is not None,
-                assumed=bool(made_with.get("n_layers_assumed")),
+                assumed=_nobody_said(conn, reader),
                 metrics={name: found for name, found in rows.items() if found},
                 labels=_norms_source(inputs) or inputs.protocol.labels,
                 stale=_stale(conn, reader, corpus),
             )
         )
     return opened
+
+
+def _nobody_said(conn: Connection, reader: str) -> bool:
+    """Whether no set of an imported reader came with the number of the model's layers."""
+    sets = imported_sets(conn, reader).values()
+    return bool(sets) and all(each["n_layers_assumed"] for each in sets)
 
 
 def _geometry_layer(rows: Sequence[Metric], layers: Sequence[int]) -> int | None:

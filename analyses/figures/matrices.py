@@ -56,9 +56,10 @@ def draw_layers_matrix(
 ) -> Figure:
     """A matrix (r, c) of layers or sets in the order given; NaN cells are left grey.
 
-    axis_names: what the rows and what the columns are. Without limits the colours span the values:
-    from light to dark where none is negative, else around 0. marked: a cell to frame, such as that
-    of the analysis layers. Small matrices bear their numbers, long axes every few names.
+    axis_names: what the rows and what the columns are. Without limits the colours span the values.
+    They run from light to dark, or, where values or limits have two signs, evenly around 0.
+    marked: a cell to frame, such as that of the analysis layers. Small matrices bear their numbers,
+    long axes every few names.
     """
     rows, columns = ([shortened(name, 48) for name in names] for names in (row_names, column_names))
     up, across = _pitch(len(rows), matrix), _pitch(len(columns), matrix)
@@ -125,7 +126,9 @@ def _span(matrix: Floats, limits: tuple[float, float] | None) -> ScalarMappable:
             low, high = 0.0, high or 1.0
     else:
         low, high = limits
-        colours = DIVERGING if low < 0.0 else SEQUENTIAL
+        if low < 0.0:
+            colours, high = DIVERGING, max(-low, high)
+            low = -high
     return ScalarMappable(Normalize(low, high), colormaps[colours].with_extremes(bad=UNKNOWN))
 
 

@@ -21,9 +21,10 @@ SWEEPS = 6
 """Times that every name may move to a better place that others have left."""
 CONSIDERED = 20
 """Free places that are compared, the nearest ones."""
-CROSSING, CLOSE = 30.0, 3.0
+CROSSING, STRIKING, CLOSE = 30.0, 90.0, 3.0
 """How much further off, in typographic points, a name would rather stand than have its leader cross
-a name, a point or a leader; than stand as close to another point as to its own."""
+a point or a leader; than have a leader strike a name through; than stand as close to another point
+as to its own."""
 
 
 def find_places(
@@ -32,13 +33,14 @@ def find_places(
     """The middles (n, 2) of boxes of half sizes (n, 2) for points (n, 2), NaN where none is free.
 
     radius: of a point; limits (4,): the box all must lie within; point: a typographic point in the
-    unit of all of these. From the outside inwards each takes the free place that is nearest, has
-    the fewest crossings and is closest to no other point, and again until no one moves.
+    unit of all of these. From the inside, where room is scarce, outwards each takes the free place
+    that is nearest, has the fewest crossings and is closest to no other point, and again until no
+    one moves.
     """
     places = np.full(centres.shape, np.nan)
     dots = np.hstack([centres - radius, centres + radius])
     distance = np.linalg.norm(centres - centres.mean(axis=0), axis=1)
-    order = np.argsort(-distance, kind="stable")
+    order = np.argsort(distance, kind="stable")
     for _ in range(SWEEPS):
         before = places.copy()
         for i in order:
@@ -69,26 +71,26 @@ def _best_place(
         return np.full(2, np.nan)
     free = free[:CONSIDERED]
     boxes, other_dots = boxes[free], np.delete(dots, i, axis=0)
-    crossings = _crossings(centres[i], boxes, other_dots, centres[placed], taken)
+    crossed, struck = _crossings(centres[i], boxes, other_dots, centres[placed], taken)
     wide = np.array([-1.0, -1.0, 1.0, 1.0]) * 3.0 * point
     close = overlaps(boxes + wide, other_dots).sum(axis=1)
-    cost = LENGTHS[free] + CROSSING * crossings + CLOSE * close
+    cost = LENGTHS[free] + CROSSING * crossed + STRIKING * struck + CLOSE * close
     return np.asarray(middles[free[np.argmin(cost)]], np.float64)
 
 
 def _crossings(
     centre: Floats, boxes: Floats, dots: Floats, tied: Floats, taken: Floats
-) -> NDArray[np.int64]:
-    """How often a name in each of boxes (n, 4) would cut what is there, or its leader would.
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of a name in each of boxes (n, 4): dots and leaders that its own leader would cross, and
+    names that a leader would strike through, this one among them.
 
-    What is there: the dots, and the boxes `taken` with their leaders to the points `tied`.
+    There are the dots, and the boxes `taken` with their leaders to the points `tied`.
     """
     starts = np.tile(centre, (len(boxes), 1))
     ends, tips = leader_ends(starts, boxes), leader_ends(tied, taken)
-    own = cut_boxes(starts, ends, np.vstack([taken, dots]))
-    crossed = cut_lines(starts, ends, tied, tips).sum(axis=1)
-    covered = cut_boxes(tied, tips, boxes).sum(axis=0)
-    return np.asarray(own.sum(axis=1) + crossed + covered, np.int64)
+    crossed = cut_boxes(starts, ends, dots).sum(axis=1) + cut_lines(starts, ends, tied, tips).sum(1)
+    struck = cut_boxes(starts, ends, taken).sum(axis=1) + cut_boxes(tied, tips, boxes).sum(axis=0)
+    return np.asarray(crossed, np.int64), np.asarray(struck, np.int64)
 
 
 def leader_ends(starts: Floats, boxes: Floats) -> Floats:

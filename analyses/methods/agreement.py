@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from analyses.methods.geometry import principal_components, unit, upper_triangle
-from analyses.methods.resampling import against_chance, draw_orders, jackknife_interval
+from analyses.methods.resampling import (
+    against_chance,
+    draw_halves,
+    draw_orders,
+    halves_interval,
+    jackknife_interval,
+)
+from analyses.methods.statistics import TIE
 
 Floats = NDArray[np.float64]
 Kind = Literal["pearson", "spearman", "cosine"]
@@ -31,7 +38,7 @@ class Agreement:
     chance: float
     """Mean with the emotions of one shape in a random order."""
     ci_low: float
-    """95% interval over emotions (jackknife); NaN for fewer than 5."""
+    """95% interval over emotions; NaN for fewer than 5."""
     ci_high: float
     p: float
     """Share of random orders that agree as well, (b + 1) / (m + 1), one-sided."""
@@ -81,8 +88,9 @@ def procrustes(
     Both are reduced to their first k principal components (fewer where one has fewer), and the
     value is 1 - the disparity of `scipy.spatial.procrustes`: the share of one shape that the other
     explains. By chance alone it is above 0 and rises with k and falls with e: the interval is about
-    what as many other emotions would give, and is not corrected for that. ValueError on fewer than
-    3 emotions, or vectors that are all the same.
+    what as many other emotions would give, and is not corrected for that. It leaves out half of the
+    emotions at a time, because the first k of components that tie are others whenever one emotion
+    is left out. ValueError on fewer than 3 emotions, or vectors that are all the same.
     """
     _require_emotions(a, b, 3)
     left, right = principal_components(a).scores, principal_components(b).scores
@@ -95,8 +103,9 @@ def procrustes(
     ]
     value = float(_explained(first.T @ second, sizes))
     chance = against_chance(value, drawn)
-    ends = jackknife_interval(float(np.sqrt(value)), np.sqrt(_without_each(left, right, k)))
-    low, high = np.square(np.maximum(ends, 0.0))
+    halves = draw_halves(len(a), rng)
+    drawn_halves = np.sqrt(_of_halves(left, right, k, halves))
+    low, high = np.square(np.maximum(halves_interval(np.sqrt(value), drawn_halves, halves), 0.0))
     return Agreement(value, float(chance.mean), float(low), float(high), float(chance.p))
 
 
@@ -107,22 +116,29 @@ def _explained(products: Floats, sizes: Floats) -> Floats:
     return share
 
 
-def _without_each(left: Floats, right: Floats, k: int) -> Floats:
-    """The value of `procrustes` without each emotion (e,), with components found anew each time.
+def _of_halves(left: Floats, right: Floats, k: int, halves: Floats) -> Floats:
+    """The value of `procrustes` of some emotions alone (m,), with components found anew each time.
 
-    Among the first 3k of all: those further down have too little variance to come up.
+    Among the first 3k of all: those further down have too little variance to come up. NaN where
+    the vectors of these emotions are all the same.
     """
     a, b = left[:, : NEIGHBOURS * k], right[:, : NEIGHBOURS * k]
-    sizes_a, axes_a = np.linalg.eigh(_products_without(a, a))
-    sizes_b, axes_b = np.linalg.eigh(_products_without(b, b))
-    crossed = np.swapaxes(axes_a[..., -k:], 1, 2) @ _products_without(a, b) @ axes_b[..., -k:]
-    return _explained(crossed, sizes_a[:, -k:].sum(axis=1) * sizes_b[:, -k:].sum(axis=1))
+    variances_a, axes_a = np.linalg.eigh(_products(a, a, halves))
+    variances_b, axes_b = np.linalg.eigh(_products(b, b, halves))
+    crossed = np.swapaxes(axes_a[..., -k:], 1, 2) @ _products(a, b, halves) @ axes_b[..., -k:]
+    sizes = variances_a[:, -k:].sum(axis=1) * variances_b[:, -k:].sum(axis=1)
+    nothing = TIE * np.square(a).sum() * np.square(b).sum()
+    return _explained(crossed, np.where(sizes > nothing, sizes, np.nan))
 
 
-def _products_without(a: Floats, b: Floats) -> Floats:
-    """Centred a.T @ b without each row, (e, k1, k2), for a and b that are centred with it."""
-    e = len(a)
-    return a.T @ b - e / (e - 1.0) * a[:, :, None] * b[:, None, :]
+def _products(a: Floats, b: Floats, chosen: Floats) -> Floats:
+    """Centred a.T @ b of the rows chosen (m, e), each 0 or 1: (m, k1, k2)."""
+    pairs = (a[:, :, None] * b[:, None, :]).reshape(len(a), -1)
+    totals = (chosen @ pairs).reshape(len(chosen), a.shape[1], b.shape[1])
+    sums_a, sums_b = chosen @ a, chosen @ b
+    counts = chosen.sum(axis=1)[:, None, None]
+    products: Floats = totals - sums_a[:, :, None] * sums_b[:, None, :] / counts
+    return products
 
 
 def rsa(

@@ -93,7 +93,7 @@ def _read_safetensors(path: Path) -> Mapping[str, NDArray[np.generic]]:
 def _parse_list(path: Path, name: str, text: str, kind: type) -> list[Any]:
     try:
         values = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         values = None
     if not isinstance(values, list) or not all(type(value) is kind for value in values):
         problem = f"its metadata {name!r} is not a JSON list of {kind.__name__}"

@@ -4,6 +4,7 @@ Knows nothing of the formats.
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,8 +15,9 @@ APART = re.compile(r"[\s_-]+")
 
 
 def fold_name(name: str) -> str:
-    """The name without what people spell differently: case, and what stands between words."""
-    return APART.sub(" ", name).strip().casefold()
+    """The name without what people spell differently: case, what stands between words, and how
+    an accented letter is put together."""
+    return APART.sub(" ", unicodedata.normalize("NFC", name)).strip().casefold()
 
 
 def layer_in_name(path: Path) -> int | None:
@@ -30,7 +32,9 @@ def refusal(path: Path, problem: str, step: str) -> UsageError:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The whole file. Raises UsageError when it cannot be read."""
+    """The whole file. Raises UsageError when it cannot be read, or is a pipe or a device."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise refusal(path, "it is not a file", "check the path")
     try:
         return path.read_bytes()
     except OSError as error:

@@ -173,13 +173,13 @@ def _float32(
     path: Path, directions: Mapping[int, NDArray[np.floating]]
 ) -> dict[int, NDArray[np.float32]]:
     """{layer: [d]} rounded to float32, in the order of layers."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         rounded = {
             layer: np.ascontiguousarray(directions[layer], np.float32)
             for layer in sorted(directions)
         }
     for layer, direction in rounded.items():
-        if not np.isfinite(direction).all():
+        if not np.isfinite(direction).all() or not direction.any():
             problem = f"the direction of layer {layer} does not fit in float32"
             raise refusal(path, problem, "choose another layer or scale it down")
     if len({direction.shape for direction in rounded.values()}) > 1:

@@ -65,13 +65,14 @@ class Bench:
         n_layers: int = 6,
         names: Sequence[str] = NAMES,
         model: str = "",
+        assumed: bool = False,
     ) -> tuple[str, str]:
         """An imported set: the vectors are kept as they are."""
         settings = {
             "imported": ["made-up.npz"],
             "layers": sorted({*layers, *vector_layers(self.conn, reader, corpus)}),
             "n_layers": n_layers,
-            "n_layers_assumed": False,
+            "n_layers_assumed": assumed,
             "model": model or None,
         }
         open_corpus(self.conn, corpus, self.protocol.digest, self.protocol.files)
@@ -248,6 +249,21 @@ def test_layers_are_matched_by_depth_and_not_by_number(bench: Bench) -> None:
         assert [row["depth"] for row in rows] == [row["other_depth"] for row in rows]
 
 
+def test_depths_are_in_doubt_only_where_no_set_of_the_reader_said_how_many_layers(
+    bench: Bench,
+) -> None:
+    layers = {4: noise(0)}
+    told = bench.store("a", "first", layers, n_layers=9)
+    follows = bench.store("a", "second", layers, n_layers=9, assumed=True)
+    unknown = bench.store("b", "first", layers, n_layers=5, assumed=True)
+    found = bench.compare(told, follows, unknown)
+    doubts = [(row["set"], row["depth"], row["assumed"]) for row in found.kept.records("sets")]
+    assert doubts == [("a/first", 5 / 9, 0), ("a/second", 5 / 9, 0), ("b/first", 1.0, 1)]
+    assert [line for line in found.lines if "nobody said" in line] == [
+        "b/first: nobody said how many layers the model has; depths may be off"
+    ]
+
+
 def test_every_layer_is_compared_with_every_layer_of_the_other_set(bench: Bench) -> None:
     a_layers = {layer: noise(layer) for layer in (1, 2, 4)}
     b_layers = {0: turned(a_layers[4], 33), 5: noise(50)}
@@ -315,6 +331,15 @@ def test_three_shared_emotions_at_one_layer_are_compared_and_drawn(bench: Bench)
     assert (row["emotions"], row["ci_low"]) == (3, None)
     assert -1.0 <= row["value"] <= 1.0
     assert {"rsa_pearson", "procrustes", "sets", "layers_1"} <= set(draw(found.kept))
+
+
+def test_shared_emotions_of_one_vector_are_refused_in_one_line(bench: Bench) -> None:
+    alike = noise(1, e=6)
+    alike[:3] = alike[0]
+    a = bench.store("a", "x", {3: alike}, names=NAMES[:6])
+    b = bench.store("b", "x", {3: noise(2, e=3)}, names=NAMES[:3])
+    with pytest.raises(UsageError, match=r"a/x and b/x cannot be compared: .* are the same"):
+        bench.compare(a, b)
 
 
 def test_of_many_pairs_six_are_drawn_and_all_are_in_the_tables(bench: Bench) -> None:
@@ -493,6 +518,18 @@ def test_the_analysis_layer_is_that_of_the_geometry_where_it_was_run(bench: Benc
     found = bench.compare(a, b)
     row = row_of(found, "pairs", kind="rsa_pearson")
     assert (row["layer"], row["other_layer"]) == (5, 3)
+
+
+def test_a_number_of_another_layer_than_the_sets_says_of_which(bench: Bench) -> None:
+    place = bench.store("a", "x", {layer: noise(layer) for layer in (3, 5)})
+    publish(bench.conn, bench.run(), *place, "geometry", [Metric("pc1_variance", 0.4, 5, n=E)])
+    publish(bench.conn, bench.run(), *place, "norms", NORMS, [NORM_LABELS])
+    found = bench.compare(place)
+    notes = [
+        row_of(found, "board", metric=metric, set="a/x")["note"]
+        for metric in ("pc1_variance", "r_pc1_valence")
+    ]
+    assert notes == ["", "made-up ratings, layer 3"]
 
 
 # ---- keeping and drawing -------------------------------------------------------------------------

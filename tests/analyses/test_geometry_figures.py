@@ -109,6 +109,15 @@ def test_figures_need_only_what_is_there() -> None:
     assert sorted(draw(rows)) == ["cosines", "tree", "variance"]
 
 
+def test_the_scatter_names_labels_only_where_it_shows_them(shown: Shown) -> None:
+    scores = shown.rows.table("scores")
+    bare = Table("scores", scores.columns, tuple((*row[:2], None, *row[3:]) for row in scores.rows))
+    others = (each for each in shown.rows.tables if each.name != "scores")
+    for rows, told in ((shown.rows, True), (Rows(shown.rows.metrics, (*others, bare)), False)):
+        written = [text.get_text() for text in draw(rows)["components"].texts]
+        assert any("labels:" in text for text in written) == told
+
+
 def test_labels_stand_at_their_depth(shown: Shown) -> None:
     axes = draw(shown.rows)["labels"].axes[0]
     drawn = [line.get_xdata() for line in axes.lines if len(np.atleast_1d(line.get_xdata())) == 2]

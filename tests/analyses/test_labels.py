@@ -7,6 +7,7 @@ import pytest
 
 from analyses.base import Result
 from analyses.labels import LABELS, Labels, correlate_labels, read_labels, usable
+from stores.errors import UsageError
 from stores.results import Metric
 from tests.analyses.lab import write_protocol
 from tests.analyses.planted import Floats, World, planted_world
@@ -135,3 +136,11 @@ def test_labels_are_usable_when_three_are_known_and_differ() -> None:
     kept = usable({label: np.array([1.0, nan, 1.0, 2.0]) for label in LABELS})
     assert list(kept) == ["valence", "arousal"]
     np.testing.assert_array_equal(kept["valence"], [1.0, nan, 1.0, 2.0])
+
+
+def test_labelled_emotions_of_one_vector_are_refused_in_one_line() -> None:
+    scores = np.random.default_rng(0).normal(size=(9, 3))
+    scores[:4] = scores[0]
+    labels = _valence(np.array([1.0, 2.0, 3.0, 4.0, *[np.nan] * 5]))
+    with pytest.raises(UsageError, match=r"have labels .planted. cannot be told apart"):
+        _correlate({0: scores}, labels)

@@ -81,6 +81,12 @@ def test_colours_span_the_values_or_lie_around_nought() -> None:
     np.testing.assert_array_equal(shown[1, 1], np.round(np.array(to_rgba(UNKNOWN)) * 255.0))
 
 
+def test_limits_of_two_signs_are_coloured_around_zero() -> None:
+    matrix = frozen(np.array([[1.0, 0.0], [0.0, -0.01]]))
+    shown = cells(drawn(matrix, limits=(-0.01, 1.0)).axes[0])
+    np.testing.assert_array_equal(shown[0, 1], colour(DIVERGING, 0.5))
+
+
 def test_limits_are_kept_when_given() -> None:
     shown = cells(drawn(frozen(np.array([[0.5]])), limits=(0.0, 1.0)).axes[0])
     np.testing.assert_array_equal(shown[0, 0], colour(SEQUENTIAL, 0.5))

@@ -74,9 +74,23 @@ def test_leaders_avoid_crossings(monkeypatch: pytest.MonkeyPatch) -> None:
     crowds = [crowd(120, seed, spread=110.0) for seed in (0, 2)]
     minded = [crossings(*each) for each in crowds]
     monkeypatch.setattr(placing, "CROSSING", 0.0)
+    monkeypatch.setattr(placing, "STRIKING", 0.0)
     unminded = [crossings(*each) for each in crowds]
     assert min(placed for placed, _ in minded) > 115
     assert sum(crossed for _, crossed in minded) < 0.6 * sum(crossed for _, crossed in unminded)
+
+
+def test_few_names_are_struck_through_where_all_are_placed() -> None:
+    placed, struck = 0, 0
+    for seed in range(4):
+        centres, halves = crowd(120, seed, spread=110.0)
+        places, boxes = boxes_of(centres, halves)
+        tied = centres[~np.isnan(places[:, 0])]
+        through = cut_boxes(tied, leader_ends(tied, boxes), boxes)
+        np.fill_diagonal(through, val=False)
+        placed, struck = placed + len(boxes), struck + int(through.sum())
+    assert placed == 4 * 120
+    assert struck <= 4 * 5
 
 
 def test_the_same_points_have_the_same_places() -> None:

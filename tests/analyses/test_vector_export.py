@@ -165,6 +165,8 @@ def test_the_strength_of_a_control_vector_is_told_where_residuals_are_known(
         ("v.pt", {}, ".npz, .safetensors, .gguf"),
         ("v", {}, ".npz, .safetensors, .gguf"),
         ("v.gguf", {}, "--emotions"),
+        ("{emotion}/v.gguf", {}, "the file itself"),
+        ("{layer}/v_layer_{layer}.npz", {}, "the file itself"),
         ("v.gguf", {"emotions": ["joyful", "wistful"]}, "{emotion}"),
         ("v.gguf", {"emotions": ["joyfull"]}, "'joyfull', but of joyful"),
         ("v_{layer}.gguf", {"emotions": ["joyful"]}, "leave {layer} out"),
@@ -187,10 +189,29 @@ def test_what_cannot_be_written_is_refused_in_one_line(
 def test_emotions_that_make_the_same_file_name_are_refused(desk: Desk, tmp_path: Path) -> None:
     names = np.array(["at/ease", "at ease", "../up", "calm"])
     desk.take(write_stack(tmp_path / "v.npz", vectors=RAW, emotions=names))
+    export(desk, tmp_path / "up.gguf", emotions=["../up"])
+    with pytest.raises(UsageError, match=r"v-.*: 'at/ease', 'at ease' do not make"):
+        export(desk, tmp_path / "v-{emotion}.gguf", emotions=["at/ease", "at ease", "calm"])
     with pytest.raises(UsageError, match="different names of files"):
         export(desk, tmp_path / "{emotion}.gguf")
     done = export(desk, tmp_path / "{emotion}.gguf", emotions=["../up"])
     assert done.files == (tmp_path / "up.gguf",)
+
+
+def test_a_name_without_letters_needs_a_file_name_that_somebody_chose(
+    desk: Desk, tmp_path: Path
+) -> None:
+    names = np.array(["\U0001f600", "..", "a", "b"])
+    desk.take(write_stack(tmp_path / "v.npz", vectors=RAW, emotions=names))
+    with pytest.raises(UsageError, match="different names of files"):
+        export(desk, tmp_path / "{emotion}.gguf", emotions=[".."])
+    assert export(desk, tmp_path / "up.gguf", emotions=[".."]).files == (tmp_path / "up.gguf",)
+
+
+def test_a_direction_that_vanishes_in_float32_is_refused(desk: Desk, tmp_path: Path) -> None:
+    desk.take(write_stack(tmp_path / "v.npz", vectors=RAW * 1e-60))
+    with pytest.raises(UsageError, match="fit in float32"):
+        export(desk, tmp_path / "joy.gguf", emotions=["joyful"])
 
 
 def test_a_variant_that_is_not_there_is_refused(desk: Desk, tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from analyses.vector_import import ImportSummary
-from stores.arrays import chunk_path
+from stores import arrays
+from stores.arrays import ChunkFile, chunk_path
 from stores.database import Connection
 from stores.errors import EngineError, FingerprintMismatch, UsageError
 from stores.integrity import inspect, repair
@@ -23,7 +24,6 @@ from stores.readers import (
     import_settings,
     is_imported,
     known_corpora,
-    known_readers,
 )
 from stores.results import read_metrics, read_table
 from stores.storyfiles import file_digest
@@ -278,7 +278,7 @@ with closing(open_database(workspace.database)) as conn:
 """
 
 
-def test_an_import_that_was_killed_leaves_no_part_of_a_set(
+def test_an_import_that_was_killed_leaves_the_set_that_was_there(
     desk: Desk, file: Path, tmp_path: Path
 ) -> None:
     desk.take(file)
@@ -286,7 +286,7 @@ def test_an_import_that_was_killed_leaves_no_part_of_a_set(
     arguments = [str(desk.workspace.root), READER, CORPUS, str(other)]
     killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], cwd=ROOT, check=False)
     assert killed.returncode == 137
-    assert (desk.count("vectors"), known_readers(desk.conn)) == (0, [])
+    assert desk.take(file).unchanged
     found = [f for f in inspect(desk.conn, desk.workspace) if f.fault]
     assert [f.thing for f in found] == ["file"] * 2
     desk.take(other)
@@ -294,6 +294,35 @@ def test_an_import_that_was_killed_leaves_no_part_of_a_set(
     assert [f for f in inspect(desk.conn, desk.workspace) if f.fault] == []
     outcomes = [row["outcome"] for row in desk.conn.execute("SELECT outcome FROM runs")]
     assert outcomes == ["done", None, "done"]
+
+
+def test_results_that_a_killed_import_did_not_write_are_written_by_the_next_one(
+    desk: Desk, file: Path
+) -> None:
+    desk.take(file)
+    results = desk.workspace.results(READER) / CORPUS / "vectors.json"
+    whole = results.read_bytes()
+    results.unlink()
+    assert desk.take(file).unchanged
+    assert results.read_bytes() == whole
+
+
+def test_a_disk_that_refuses_the_new_set_leaves_the_old_one(
+    desk: Desk, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.take(file)
+    before, whole = desk.read(2), arrays.write_block
+
+    def refuse(path: Path, chunk: int, block: arrays.Floats) -> ChunkFile:
+        if path.name == "layer_4":
+            raise EngineError("no space is left")
+        return whole(path, chunk, block)
+
+    monkeypatch.setattr(arrays, "write_block", refuse)
+    with pytest.raises(EngineError, match="no space"):
+        desk.take(write_stack(tmp_path / "other.npz", vectors=centred(5, seed=1)))
+    np.testing.assert_array_equal(desk.read(2), before)
+    assert [f for f in inspect(desk.conn, desk.workspace) if f.fault] == []
 
 
 def test_a_reader_that_read_texts_here_takes_no_vectors_from_files(desk: Desk, file: Path) -> None:
@@ -330,8 +359,11 @@ def test_the_corpus_is_bound_to_the_protocol_whose_names_the_emotions_carry(
         ({"vectors": np.zeros((2, 4, D))}, ("v.npz", "'joyful'", "layer 0", "no direction")),
         ({"means": np.ones((2, 1, D)), "emotions": np.array(["a"])}, ("v.npz", "'a'", "alone")),
         ({"means": np.ones((2, 4, D))}, ("v.npz", "'joyful'", "no direction")),
+        ({"vectors": np.full((2, 4, D), 1e-200)}, ("v.npz", "'joyful'", "no direction")),
+        ({"means": centred(2) * 1e300}, ("v.npz", "'Joyful'", "beyond 1e+150")),
+        ({"vectors": centred(2), "layers": np.array([0, 2**63], "u8")}, ("layers", "no model")),
     ],
-    ids=["zero", "one mean", "equal means"],
+    ids=["zero", "one mean", "equal means", "next to zero", "vast", "a vast layer"],
 )
 def test_vectors_without_a_direction_are_refused_in_one_line(
     desk: Desk, tmp_path: Path, contents: dict[str, NDArray[Any]], words: tuple[str, ...]

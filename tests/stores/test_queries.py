@@ -9,7 +9,7 @@ import pytest
 from stores.database import Connection, open_database
 from stores.errors import NotReady, UsageError
 from stores.queries import READY_QUERIES, run_query
-from stores.results import Metric, open_run, publish
+from stores.results import Metric, Table, open_run, publish
 from stores.workspace import Workspace
 from tests.conftest import ROOT, StartChild
 from tests.stores.arranged import add_texts, extract
@@ -152,6 +152,50 @@ def test_ready_queries_find_what_they_ask_for(conn: Connection, workspace: Works
     assert ask("How do the numbers compare with the published ones?") == (
         ("V1", "paper", "big", 0.7, "toy", "main", 2, 0.5),
     )
+
+
+def test_ready_queries_look_into_the_current_tables(conn: Connection, workspace: Workspace) -> None:
+    names = ("layer", "component", "label", "source", "n", "r", "ci_low", "ci_high", "p", "p_max")
+    for r in (0.1, 0.9):
+        labels = [(2, "PC1", label, "planted", 9, r, 0, 1, 0.5, 0.6) for label in ("valence", "x")]
+        closest = Table(
+            "closest", ("layer", "emotion", "other", "cosine"), ((2, "joyful", "sad", r),)
+        )
+        metrics = [Metric("r_valence", r, 2, "PC1"), Metric("emotions", 9)]
+        tables = [Table("labels", names, tuple(labels)), closest]
+        publish(conn, open_run(conn, "a", {}), "toy", "main", "geometry", metrics, tables)
+    metrics = [
+        Metric("stories_for[0.9]", 7, 2, n=9, ci_low=5, ci_high=8, threshold=6, passed=False),
+        *(
+            Metric("reliability", value, 2, name, n=6)
+            for value, name in ((0.9, "sad"), (0.2, "mad"))
+        ),
+    ]
+    publish(conn, open_run(conn, "a", {}), "toy", "main", "reliability", metrics)
+    agreed = [Metric("rsa_pearson", 0.5, subject="a & b", n=9, chance=0.0, p_value=0.01)]
+    publish(conn, open_run(conn, "a", {}), "a-vs-b", "main", "comparison", agreed)
+    conn.execute(
+        "INSERT INTO vectors VALUES ('toy', 'main', 'raw', 2, '[]', ?, '', '', 1, '')",
+        ('{"imported": [{"file": "a.npz", "sha256": "f"}], "model": "big"}',),
+    )
+
+    def ask(beginning: str) -> list[tuple[object, ...]]:
+        (query,) = [
+            sql for question, sql in READY_QUERIES.items() if question.startswith(beginning)
+        ]
+        return list(run_query(workspace.database, query).rows)
+
+    place = ("toy", "main")
+    (followed,) = ask("How well does each component follow valence")
+    assert followed == (*place, "geometry", "planted", 2, "PC1", 9, 0.9, 0, 1, 0.5, 0.6)
+    assert ask("Which emotions are closest") == [(*place, 2, "joyful", "sad", 0.9)]
+    enough = (*place, 2, "stories_for[0.9]", 7, 5, 8, 6, 0)
+    assert ask("How many stories of each emotion are enough") == [enough]
+    least = [(*place, 2, "mad", 0.2, 6), (*place, 2, "sad", 0.9, 6)]
+    assert ask("Which emotions have the least reliable") == least
+    agreement = ("a-vs-b", "a & b", None, "rsa_pearson", 0.5, 9, 0, None, None, 0.01)
+    assert ask("How far do sets") == [agreement]
+    assert ask("Which vectors came from files") == [(*place, "big", "a.npz", "f")]
 
 
 ENDLESS = """

@@ -4,14 +4,16 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap, pearsonr, permutation_test
+from scipy.stats import bootstrap, pearsonr, permutation_test, t
 
 from analyses.methods.resampling import (
     against_chance,
     draw_clusters,
+    draw_halves,
     draw_orders,
     draw_rows,
     draw_within,
+    halves_interval,
     jackknife_interval,
     percentile_interval,
 )
@@ -137,3 +139,21 @@ def test_what_could_not_be_computed_is_refused() -> None:
         against_chance(np.nan, [0.0])
     with pytest.raises(ValueError, match="a shuffled statistic: 1 of 1"):
         against_chance(0.0, [np.inf])
+
+
+def test_halves_give_a_mean_the_error_that_it_has() -> None:
+    values = np.random.default_rng(5).normal(0.3, 0.05, size=60)
+    halves = draw_halves(60, np.random.default_rng(0), 5000)
+    assert (halves.sum(axis=1) == 30.0).all()
+    low, high = halves_interval(values.mean(), halves @ values / 30.0, halves)
+    reach = t.ppf(0.975, 59) * values.std(ddof=1) / np.sqrt(60)
+    assert (high - low) / 2.0 == pytest.approx(reach, rel=0.04)
+
+
+def test_halves_say_nothing_of_too_few_rows_or_of_a_value_that_is_not_defined() -> None:
+    rng = np.random.default_rng(0)
+    for n, lost in ((4, 0), (9, 1)):
+        halves = draw_halves(n, rng)
+        drawn = np.full(len(halves), 0.5)
+        drawn[:lost] = np.nan
+        assert np.isnan(halves_interval(0.5, drawn, halves)).all()

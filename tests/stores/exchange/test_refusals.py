@@ -54,7 +54,7 @@ class Trap:
 
 
 def stacked(**arrays: object) -> dict[str, object]:
-    return {"emotions": list(EMOTIONS), **arrays}
+    return {"emotions": list(EMOTIONS)} | arrays
 
 
 @pytest.mark.parametrize("name", ["joy", "emotions", "layers", "means", "extra"])
@@ -106,6 +106,14 @@ def test_a_file_that_is_missing_a_folder_or_nothing_is_refused(tmp_path: Path, s
     assert "directory" in refused(tmp_path / f"folder{suffix}")
     (tmp_path / f"empty{suffix}").touch()
     assert f"not a whole {suffix}" in refused(tmp_path / f"empty{suffix}")
+    os.mkfifo(tmp_path / f"pipe{suffix}")
+    assert "not a file" in refused(tmp_path / f"pipe{suffix}")
+
+
+def test_an_accent_put_together_in_another_way_makes_no_other_emotion(tmp_path: Path) -> None:
+    arrays = stacked(emotions=["caf\u00e9", "cafe\u0301"], raw=numbers(2, D))
+    savez(tmp_path / "x_layer_0.npz", arrays)
+    assert "one and the same" in refused(tmp_path / "x_layer_0.npz")
 
 
 def test_no_file_at_all_is_refused() -> None:
@@ -344,6 +352,11 @@ def test_a_tensor_twice_in_the_header_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x_layer_0.safetensors"
     raw_safetensors(path, f'{{"joy": {entry}, "joy": {entry}}}', bytes(4))
     assert "'joy' is there twice" in refused(path)
+
+
+def test_metadata_nested_too_deeply_are_refused(tmp_path: Path) -> None:
+    save_file({"raw": numbers(E, D)}, tmp_path / "x.safetensors", {"emotions": "[" * 9999})
+    assert "not a JSON list" in refused(tmp_path / "x.safetensors")
 
 
 def test_a_model_is_not_taken_for_vectors(tmp_path: Path) -> None:
