@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.cluster.hierarchy import fcluster, leaves_list, linkage, optimal_leaf_ordering
+from scipy.cluster.hierarchy import fcluster, linkage, optimal_leaf_ordering
 from scipy.spatial.distance import pdist
 
 Floats = NDArray[np.float64]
@@ -70,11 +70,6 @@ def tree_of(directions: NDArray[np.floating]) -> Floats:
     distances = pdist(np.asarray(directions, dtype=np.float64), metric="cosine")
     tree: Floats = optimal_leaf_ordering(linkage(distances, method="average"), distances)
     return tree
-
-
-def leaf_order(directions: NDArray[np.floating]) -> Integers:
-    """Order (e,) of the leaves of `tree_of`: neighbours in the tree stand side by side."""
-    return np.asarray(leaves_list(tree_of(directions)), dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)

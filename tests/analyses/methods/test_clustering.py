@@ -9,7 +9,7 @@ from scipy.cluster.hierarchy import fcluster, leaves_list, linkage
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
-from analyses.methods.clustering import hierarchical, kmeans, leaf_order, rand_index, tree_of
+from analyses.methods.clustering import hierarchical, kmeans, rand_index, tree_of
 from analyses.methods.geometry import unit
 from tests.analyses.planted import Floats, frozen
 
@@ -106,11 +106,9 @@ def test_the_hierarchy_is_average_linkage_on_cosine_distance(e: int, d: int, kin
     np.testing.assert_array_equal(np.sort(tree[:, :2], axis=1), np.sort(plain[:, :2], axis=1))
 
 
-def test_the_tree_has_its_leaves_in_leaf_order() -> None:
+def test_two_directions_make_a_tree_of_one_branch() -> None:
     directions = _islands()[0]
-    tree = tree_of(directions)
-    assert tree.shape == (23, 4)
-    np.testing.assert_array_equal(leaves_list(tree), leaf_order(directions))
+    assert tree_of(directions).shape == (23, 4)
     assert tree_of(directions[:2]).shape == (1, 4)
 
 
@@ -128,16 +126,16 @@ def test_a_silhouette_needs_groups_of_which_one_has_company() -> None:
     assert hierarchical(directions, len(directions)).silhouette is None
 
 
-def test_leaf_order_keeps_groups_together() -> None:
+def test_the_leaves_of_the_tree_keep_groups_together() -> None:
     directions, families = _islands()
-    order = leaf_order(directions)
+    order = leaves_list(tree_of(directions))
     assert sorted(order) == list(range(24))
     assert int((np.diff(families[order]) != 0).sum()) == 3
 
 
 def test_equal_directions_make_no_negative_distance() -> None:
     directions = frozen(np.repeat(_islands()[0][:3], 4, axis=0))
-    assert sorted(leaf_order(directions)) == list(range(12))
+    assert sorted(leaves_list(tree_of(directions))) == list(range(12))
 
 
 def test_rand_index_equals_that_of_sklearn() -> None:
