@@ -183,7 +183,9 @@ def test_the_analysis_layer_must_be_one_of_the_layers(lab: Lab) -> None:
 
 
 def test_an_unknown_need_is_refused_when_the_analysis_is_made(spy: Spy) -> None:
-    with pytest.raises(ValueError, match=r"needs \['vektors'\]; known: \['activations', 'halves', 'model'"):
+    with pytest.raises(
+        ValueError, match=r"needs \['vektors'\]; known: \['activations', 'halves', 'model'"
+    ):
         Analysis("odd", "?", ("vektors",), spy.run, spy.draw)
 
 
