@@ -204,7 +204,9 @@ def test_a_drawn_network_differs_from_a_built_one_in_random_weights_alone(
     for (name, one), (_, other) in pairs:
         assert one.dtype == other.dtype
         assert torch.equal(one, other) == (other.std() == 0), name
-        assert one.std().item() == pytest.approx(other.std().item(), rel=0.1), name
+        # five times what the spread of two samples of this size differs by
+        bound = 5.0 / one.numel() ** 0.5
+        assert one.std().item() == pytest.approx(other.std().item(), rel=bound), name
 
 
 def test_the_same_seed_draws_the_same_model(tmp_path: Path) -> None:
