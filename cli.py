@@ -366,6 +366,53 @@ suite_options = options(
     click.option("--band-emotions", type=int, default=12, show_default=True),
     click.option("--tokens-per-batch", type=click.IntRange(1), help="Tokens of one pass."),
 )
+external_options = options(
+    click.option("--name", "source_name", help="What to call the texts (default: by the path)."),
+    click.option("--samples", type=click.IntRange(1), default=5000, show_default=True),
+    click.option("--text-field", help="Where the text stands, e.g. text or meta.body."),
+    click.option(
+        "--split",
+        type=click.Choice(["auto", "file", "paragraph", "line"]),
+        default="auto",
+        show_default=True,
+        help="What is a document in a .txt file.",
+    ),
+    click.option("--config", help="Of a data set on the hub."),
+    click.option("--hub-split", help="Of a data set on the hub."),
+    click.option("--hub-revision", help="Of a data set on the hub."),
+    click.option(
+        "--max-tokens",
+        type=click.IntRange(1),
+        default=512,
+        show_default=True,
+        help="Read of each text.",
+    ),
+    click.option("--tokens-per-batch", type=click.IntRange(1), help="Tokens of one pass."),
+    reader_option,
+    corpus_option,
+    protocol_option,
+    click.option("--layers", help="all, 2:3, 5,10, ... (default: the analysis layer)."),
+    click.option(
+        "--layer", type=click.IntRange(0), help="Analysis layer (default: nearest to 2/3)."
+    ),
+    click.option("--permutations", type=click.IntRange(1), default=1000, show_default=True),
+    click.option("--seed", type=int, default=0, show_default=True),
+    click.option("--model", "name", help="Where the reader's model is (default: where it was)."),
+    loading_options,
+    click.option("--offload", is_flag=True, help="Keep blocks that fit no card in host memory."),
+    click.option("--attention", help="eager, sdpa, ... (default: the best there is)."),
+)
+judge_options = options(
+    click.option(
+        "--judge",
+        type=click.Choice(["local", "gemini", "openai"]),
+        help="Ask a model whether the emotions fit their snippets, and shuffled ones do not.",
+    ),
+    click.option("--judge-model", help="Hub id or path, or the server's name of a model."),
+    click.option("--judge-url", "judge_urls", multiple=True, help="Server address; repeatable."),
+    click.option("--judge-snippets", type=click.IntRange(1, 10), default=3, show_default=True),
+    click.option("--judge-workers", type=click.IntRange(1), default=16, show_default=True),
+)
 generation_options = options(
     click.option(
         "--backend",
@@ -431,8 +478,8 @@ def demo(ctx: click.Context, topics: int, suite: bool) -> None:
         if read is None:
             return
         place = (workspace, read.protocol, NAME, NAME, read.layers)
-        model = read.model if suite else None
-        found = analyse_demo(conn, *place, read.layer, model, watch=bar, stop=stop)
+        asked: Any = {"suite": suite, "watch": bar, "stop": stop}
+        found = analyse_demo(conn, *place, read.layer, read.model, **asked)
         board = read_board(conn, NAME, NAME, tuple(MEASURES)) if suite else []
     title = (
         "toy model, planted geometry: this shows that the tool works, not what language models do"
@@ -935,12 +982,17 @@ def tell_norms(inputs: Any) -> None:
 
 @contextmanager
 def analysing(
-    ctx: click.Context, command: str, chosen: Sequence[Any], asked: dict[str, Any]
+    ctx: click.Context,
+    command: str,
+    chosen: Sequence[Any],
+    asked: dict[str, Any],
+    *,
+    reads: bool = False,
 ) -> Iterator[list[Any]]:
     """The inputs of analyses, of one corpus or of all of a reader's.
 
-    The model is looked for only where one of `chosen` needs it. One that was named must be the
-    reader's, also where nothing has to be read anew.
+    The model is looked for only where one of `chosen` needs it or the command `reads`. One that was
+    named must be the reader's, also where nothing has to be read anew.
     """
     from analyses.opening import open_inputs
     from analyses.reading import require_model
@@ -951,7 +1003,7 @@ def analysing(
     loading = {key: asked.pop(key) for key in LOADING}
     layer, seed, permutations = (asked.pop(key) for key in ("layer", "seed", "permutations"))
     layers, norms_file = asked.pop("layers"), asked.pop("norms_file", None)
-    wanted = {field.name: asked.pop(field.name) for field in fields(Suite)}
+    wanted = {each.name: asked.pop(each.name) for each in fields(Suite) if each.name in asked}
     if not workspace_of(ctx).database.is_file():  # create nothing where nothing can be analysed
         raise NotReady(
             f"there is no ledger at {workspace_of(ctx).database}: `generate` comes first"
@@ -959,10 +1011,11 @@ def analysing(
     norms = load_norms(norms_file) if norms_file else None
     with writing(workspace_of(ctx), command) as conn, stopping() as stop, progress_bar() as bar:
         load_published(conn)
-        asked["with_model"] = all({"model", "activations"} & set(each.needs) for each in chosen)
+        needs = [{"model", "activations"} & set(each.needs) for each in chosen]
+        asked["with_model"] = reads or all(needs)
         places = places_of(ctx, conn, layers, **asked)
         suite, model = None, None
-        if any("model" in analysis.needs for analysis in chosen):
+        if reads or any("model" in need for need in needs):
             suite, model = suite_and_model(conn, places[0][2], wanted, loading)
         rest = {"norms": norms, "suite": suite, "model": model, "stop": stop, "watch": bar}
         with_numbers = partial(open_inputs, seed=seed, permutations=permutations)
@@ -1009,11 +1062,13 @@ LOADING = ("name", "device", "dtype", "revision", "trust_remote_code", "offload"
 
 
 def parse_suite(conn: Connection, reader: str, wanted: dict[str, Any]) -> Any:
-    """The suite's settings, with layers and doses out of what was written."""
+    """The suite's settings, with layers and doses out of what was written, if anything was."""
     from analyses.suite import Suite
     from engine.depths import parse_layers
     from stores.readers import count_layers
 
+    if not wanted:
+        return Suite()
     if wanted["band"] is not None:
         wanted["band"] = parse_layers(wanted["band"], count_layers(conn, reader))
     try:
@@ -1044,9 +1099,7 @@ def verify(
     chosen = choose_criteria(criteria)
     analyses = answering(chosen, discover())
     with analysing(ctx, f"verify {' '.join(criteria)}".strip(), analyses, asked) as every:
-        if len(every) > 1:
-            raise UsageError("verify takes one --corpus at a time")
-        inputs = every[0]
+        inputs = only_corpus(every, "verify")
         for analysis in analyses:
             run_analysis(analysis, inputs)
         board = read_board(inputs.conn, inputs.reader, inputs.corpus, chosen)
@@ -1058,6 +1111,103 @@ def verify(
         click.echo(f"figures in {folder / 'figures' / inputs.corpus}", err=True)
     if strict and not all(line.score.passed for line in board):
         ctx.exit(3)
+
+
+@cli.command()
+@click.argument("source", metavar="CORPUS")
+@external_options
+@judge_options
+@json_option
+@click.pass_context
+def project(ctx: click.Context, /, source: str, as_json: bool, **asked: Any) -> None:
+    """Project texts of others on the vectors: which emotions does a corpus excite, and where?
+
+    CORPUS is pile, lmsys, hub:OWNER/NAME, or a path: .jsonl, .jsonl.zst, .parquet, .txt or a
+    folder of them. A seeded sample is drawn once and read by every model that is asked; then comes
+    the analysis `external`, with a page of snippets. Goes on where it stopped.
+    """
+    from analyses.base import discover, run_analysis
+    from analyses.external_board import read_board
+    from analyses.external_job import ask_judge, at_layers, read_source
+    from engine.sources.opening import Wanted, open_source
+
+    wanted = Wanted(name=asked.pop("source_name"), **pop(asked, "text_field", "split", *HUB))
+    size, per_pass = asked.pop("samples"), pop(asked, "max_tokens", "tokens_per_batch")
+    judge, layers = pop_judge(asked), asked["layers"]
+    asked["layers"] = layers or "all"
+    seed, external = asked["seed"], discover()["external"]
+    tell = partial(click.echo, err=True)
+    with analysing(ctx, f"project {source}", [external], asked, reads=True) as every:
+        inputs = only_corpus(every, "project")
+        found = open_source(inputs.conn, source, wanted, seed=seed, size=size)
+        chosen = inputs if layers else at_layers(inputs, (inputs.layer,))
+        read = read_source(chosen, found, size=size, tell=tell, **per_pass)
+        if read is None:
+            return
+        if judge is not None:
+            writer, settings = judge
+            tell_judged(ask_judge(inputs, read.projection, writer, settings(inputs.layer)))
+        done = run_analysis(external, inputs)
+        board = read_board(inputs.conn, inputs.reader, inputs.corpus, read.sample.source)
+    tell_projection(read, board, done, as_json)
+
+
+HUB = ("config", "hub_split", "hub_revision")
+
+
+def pop(asked: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: asked.pop(name) for name in names}
+
+
+def pop_judge(asked: dict[str, Any]) -> Any:
+    """The judge that was asked for and what it is asked, given a layer; None without one."""
+    from engine.judging import JudgingSettings
+    from stores.prices import price_of
+
+    given = pop(asked, "judge", "judge_model", "judge_urls", "judge_snippets", "judge_workers")
+    backend, model, urls, snippets, workers = given.values()
+    if backend is None:
+        return None
+    if model is None:
+        raise UsageError(f"which --judge-model? --judge {backend} has no default")
+    loading = {key: asked[key] for key in ("device", "dtype", "trust_remote_code")}
+    loading |= {"revision": None}
+    rest: Any = {"tokens_per_batch": None, "timeout": 300.0, "thinking_budget": None}
+    writer = open_writer(backend, model, loading, base_urls=urls, **rest)
+    price = None if backend == "local" else price_of(model)
+    settings = partial(
+        JudgingSettings, per_emotion=snippets, seed=asked["seed"], workers=workers, price=price
+    )
+    return writer, lambda layer: settings(layer=layer)
+
+
+def tell_judged(done: Any) -> None:
+    told = f"{done.judge}: {done.answered} answers, without a score: {counted(done.refused) or 0}"
+    click.echo(f"{told}, {done.failures} failures, {done.left} questions open", err=True)
+
+
+def tell_projection(read: Any, board: Any, done: Any, as_json: bool) -> None:
+    """The ranking of one source, what the offset does to it, and where the pages are."""
+    if as_json:
+        print_json(board.document())
+        return
+    summary = read.summary
+    click.echo(
+        f"{read.sample.source}: {summary.documents} documents read in {summary.elapsed_s:.1f} s "
+        f"({counted(summary.outcomes) or 'nothing was open'})",
+        err=True,
+    )
+    print_table(board.columns, board.rows, board.title)
+    for line in board.lines:
+        click.echo(line)
+    for path in done.files:
+        click.echo(f"  {path}", err=True)
+
+
+def only_corpus(every: Sequence[Any], command: str) -> Any:
+    if len(every) > 1:
+        raise UsageError(f"{command} takes one --corpus at a time")
+    return every[0]
 
 
 @cli.command()

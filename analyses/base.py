@@ -13,7 +13,16 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import analyses
-from analyses.keeping import AnalysisSummary, Draw, Home, Result, Rows, keep_results
+from analyses.keeping import (
+    AnalysisSummary,
+    Draw,
+    Home,
+    Result,
+    Rows,
+    Write,
+    keep_results,
+    no_pages,
+)
 from analyses.readiness import STAGES, Place
 from analyses.suite import Suite
 from stores.corpora import open_corpus
@@ -73,6 +82,7 @@ class Analysis:
     run: Callable[[Inputs], Result]
     draw: Draw
     """Figures by name, from rows alone."""
+    pages: Write = no_pages
 
     def __post_init__(self) -> None:
         if unknown := [need for need in self.needs if need not in STAGES]:
@@ -110,6 +120,7 @@ def run_analysis(analysis: Analysis, inputs: Inputs) -> AnalysisSummary:
         settings=_settings(analysis, inputs),
         made_from=made_from,
         protocol_digest=protocol.digest,
+        pages=analysis.pages,
     )
 
 

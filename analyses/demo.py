@@ -9,10 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from analyses.base import discover, run_analysis
+from analyses.base import Inputs, discover, run_analysis
+from analyses.external_job import at_layers, read_source
 from analyses.opening import allow, open_inputs
 from analyses.vectors import build_vectors
 from stores.database import Connection
+from stores.errors import Stopped
 from stores.protocol import Protocol
 from stores.published import load_published
 from stores.results import Metric, read_metrics
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from engine.loading import LazyModel
 
 SEED, PERMUTATIONS = 0, 1000
+OTHERS = 300
+"""Documents of each made-up source."""
 
 Watch = Callable[[str, int, int, str], None]
 """Told the stage, how many of its steps are done, of how many, and a note."""
@@ -45,29 +49,64 @@ def analyse_demo(
     corpus: str,
     layers: tuple[int, ...],
     layer: int,
-    model: "LazyModel | None",
+    model: "LazyModel",
     *,
+    suite: bool,
     watch: Watch,
     stop: threading.Event,
 ) -> list[Finding]:
-    """Build the vectors and run every analysis, unless nothing changed; the closing table.
+    """Build the vectors, project texts on them and run every analysis, unless nothing changed.
 
-    `layer` is the analysis layer. Left out are those that read a model when there is none, human
-    norms, which have nothing to say of a toy, and halves of single stories.
+    Returns the closing table. `layer` is the analysis layer. Left out are the verification suite
+    where `suite` says so, human norms, which have nothing to say of a toy, and halves of single
+    stories. Raises Stopped.
     """
     place = (conn, workspace, protocol, reader, corpus, layers)
     rest = {"model": model, "watch": watch, "stop": stop}
     inputs = open_inputs(*place, layer, rest, seed=SEED, permutations=PERMUTATIONS)
-    every = [each for _, each in sorted(discover().items())]
-    known, _ = allow([each for each in every if model or "model" not in each.needs], inputs, ())
-    watch("analyses", 0, len(known) + 1, "vectors")
     load_published(conn)
     build_vectors(conn, workspace, protocol, reader, corpus, layers)
+    read_others(inputs)
+    every = [each for _, each in sorted(discover().items())]
+    known, _ = allow([each for each in every if suite or "model" not in each.needs], inputs, ())
+    watch("analyses", 0, len(known) + 1, "vectors")
     for done, analysis in enumerate(known, 1):
         watch("analyses", done, len(known) + 1, analysis.name)
         run_analysis(analysis, inputs)
     watch("analyses", len(known) + 1, len(known) + 1, "")
-    return summarise_texts(conn, corpus) + summarise_geometry(conn, reader, corpus, layer)
+    geometry = summarise_geometry(conn, reader, corpus, layer)
+    return [*summarise_texts(conn, corpus), *geometry, *summarise_others(conn, reader, corpus)]
+
+
+def read_others(inputs: Inputs) -> None:
+    """Project two made-up sources, notes and chats, at the analysis layer. Raises Stopped."""
+    from engine.demo.external import write_sources
+    from engine.sources.files import open_files
+
+    folder = inputs.workspace.root / "data" / "texts"
+    for name, path in write_sources(folder, documents=OTHERS, seed=SEED).items():
+        source, at = open_files(path, name=name), at_layers(inputs, (inputs.layer,))
+        if read_source(at, source, size=OTHERS, max_tokens=512) is None:
+            raise Stopped(f"stopped while {name} were read")
+
+
+def summarise_others(conn: Connection, reader: str, corpus: str) -> list[Finding]:
+    """What the two sources share raw, and what is left of their agreement once centred."""
+    rows = read_metrics(conn, reader, corpus, "external")
+    raw, centred = (_only(rows, f"agreement.{kind}", "chats~notes") for kind in ("raw", "neutral"))
+    shares = [_only(rows, "offset_share", name).value or 0.0 for name in ("chats", "notes")]
+    return [
+        Finding(
+            "texts of others, a common offset",
+            f"{shares[0]:.0%} of chats, {shares[1]:.0%} of notes",
+            "share of the projections' variation that is the same in every document",
+        ),
+        Finding(
+            "rankings of chats and notes",
+            f"rho = {raw.value:.2f} raw, {centred.value:.2f} against neutral texts",
+            f"Spearman over {raw.n} emotions",
+        ),
+    ]
 
 
 def summarise_texts(conn: Connection, corpus: str) -> list[Finding]:

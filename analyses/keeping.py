@@ -71,6 +71,13 @@ class Rows:
 
 
 Draw = Callable[[Rows], Mapping[str, Figure]]
+Write = Callable[[Rows], Mapping[str, str]]
+"""HTML pages by name, from rows alone."""
+
+
+def no_pages(_rows: Rows) -> Mapping[str, str]:
+    """For an analysis that writes none."""
+    return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +118,13 @@ def keep_results(
     settings: Mapping[str, Any],
     made_from: str,
     protocol_digest: str | None = None,
+    pages: Write = no_pages,
 ) -> AnalysisSummary:
     """Compute and publish as analysis `name`, unless a finished run was made from the same."""
     place = (home.reader, home.corpus)
     finished = finished_run(home.conn, command, made_from, *place)
     if finished is not None:
-        files = () if figure_files(home, name) else write_results(home, name, draw)
+        files = () if figure_files(home, name) else write_results(home, name, draw, pages)
         return AnalysisSummary(name, "unchanged", finished, files)
     with recorded_run(
         home.conn,
@@ -129,14 +137,14 @@ def keep_results(
     ) as run:
         result = compute()
         publish(home.conn, run.id, *place, name, result.metrics, result.tables)
-        files = write_results(home, name, draw)
+        files = write_results(home, name, draw, pages)
     return AnalysisSummary(name, "done", run.id, files)
 
 
-def write_results(home: Home, name: str, draw: Draw) -> tuple[Path, ...]:
-    """Export the current rows and draw their figures anew; computes nothing."""
+def write_results(home: Home, name: str, draw: Draw, pages: Write = no_pages) -> tuple[Path, ...]:
+    """Export the current rows, draw their figures and write their pages anew; computes nothing."""
     files = export_results(home.conn, home.workspace, home.reader, home.corpus, name)
-    return (*files, *draw_figures(home, name, draw))
+    return (*files, *draw_figures(home, name, draw), *write_pages(home, name, pages))
 
 
 def draw_figures(home: Home, name: str, draw: Draw) -> list[Path]:
@@ -153,6 +161,19 @@ def draw_figures(home: Home, name: str, draw: Draw) -> list[Path]:
             write_file_atomically(path, render(figure, suffix))
             files.append(path)
     for path in set(figure_files(home, name)) - set(files):
+        path.unlink()
+    return files
+
+
+def write_pages(home: Home, name: str, pages: Write) -> list[Path]:
+    """Write the pages of the current rows, and remove those of earlier rows."""
+    folder = home.workspace.results(home.reader) / home.corpus
+    files = []
+    for page_name, text in pages(read_rows(home, name)).items():
+        path = folder / f"{name}.{page_name}.html"
+        write_file_atomically(path, text.encode())
+        files.append(path)
+    for path in set(folder.glob(f"{name}.*.html")) - set(files):
         path.unlink()
     return files
 

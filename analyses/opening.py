@@ -9,6 +9,7 @@ from analyses.base import Analysis, Inputs
 from analyses.readiness import require_two_stories, unfinished_stage
 from stores.database import Connection
 from stores.errors import NotReady, UsageError
+from stores.projections import known_projections
 from stores.protocol import Protocol
 from stores.readers import count_layers, is_imported
 from stores.workspace import Workspace
@@ -44,6 +45,8 @@ def allow(
             require_two_stories(inputs.conn, inputs.reader, inputs.corpus)
         except NotReady as error:
             reasons["halves"] = str(error)
+    if not known_projections(inputs.conn, inputs.reader, inputs.corpus):
+        reasons["projections"] = "no texts were projected yet (`cli.py project`)"
     left_out = {
         analysis.name: reasons[need]
         for analysis in chosen

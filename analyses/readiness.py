@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from stores.database import Connection, canonical_json, digest
 from stores.errors import NotReady, UsageError
+from stores.judgements import read_judgements
+from stores.projections import known_projections
 from stores.readers import is_imported, reader_settings
 from stores.rows import activations_digest, count_rows, count_stories, extracted_layers
 from stores.texts import Kind, counts
@@ -94,12 +96,41 @@ def _norms(place: Place) -> str:
     return place.norms.sha256
 
 
+def _projections(place: Place) -> str:
+    conn, reader, corpus = place.conn, place.reader, place.corpus
+    found = known_projections(conn, reader, corpus)
+    if not found:
+        if is_imported(conn, reader):
+            raise NotReady(unfinished_stage(conn, reader, corpus))
+        raise NotReady(
+            f"no texts of others were projected on the vectors of corpus {corpus} by reader "
+            f"{reader} to the end; {projecting_step(reader, corpus)}"
+        )
+    judged = [
+        [each.question.emotion, each.question.asked, each.judge, each.score, each.reason]
+        for one in found
+        for layer in one.layers
+        for each in read_judgements(conn, one.id, layer)
+    ]
+    passes = [[one.id, one.sample.digest, dict(one.settings)] for one in found]
+    return digest(canonical_json([passes, judged]))
+
+
+def projecting_step(reader: str, corpus: str) -> str:
+    """The command that projects texts of others."""
+    return (
+        f"run `cli.py project PATH --reader {reader} --corpus {corpus}`, PATH a file or folder of "
+        "texts, or pile or lmsys"
+    )
+
+
 STAGES: Mapping[str, Callable[[Place], str]] = {
     "activations": _activations,
     "vectors": _vectors,
     "model": _model,
     "norms": _norms,
     "halves": _halves,
+    "projections": _projections,
 }
 """Stage -> its fingerprint at a place, or NotReady."""
 

@@ -172,13 +172,13 @@ def open_sources(
             f"{', ...' if len(without) > 10 else ''}; {unfinished_stage(conn, reader, corpus)}"
         )
     index = {name: i for i, name in enumerate(emotions)}
-    dialogues = _labels(read_rows(conn, reader, corpus, "dialogues"), {})
+    dialogues = label_rows(read_rows(conn, reader, corpus, "dialogues"), {})
     if denoise > 0.0 and int((dialogues != NOT_USED).sum()) < 2:
         raise NotReady(
             f"denoising needs neutral dialogues of corpus {corpus} pooled by reader {reader}: "
             f"{unfinished_stage(conn, reader, corpus, 'dialogues')}; or give --denoise 0"
         )
-    return Sources(conn, workspace, reader, corpus, emotions, _labels(stories, index), dialogues)
+    return Sources(conn, workspace, reader, corpus, emotions, label_rows(stories, index), dialogues)
 
 
 def build_layer(sources: Sources, layer: int, denoise: float) -> LayerVectors:
@@ -190,7 +190,7 @@ def build_layer(sources: Sources, layer: int, denoise: float) -> LayerVectors:
         means, raw = read_stories(sources, layer)
         return LayerVectors(raw, raw, means, None)
     scatter = NeutralScatter()
-    with closing(_labelled_blocks(sources, "dialogues", sources.dialogues, layer)) as blocks:
+    with closing(labelled_blocks(sources, "dialogues", sources.dialogues, layer)) as blocks:
         for block, _ in blocks:
             scatter.add(block)
     with ThreadPoolExecutor(1, "components") as aside:
@@ -203,13 +203,13 @@ def build_layer(sources: Sources, layer: int, denoise: float) -> LayerVectors:
 def read_stories(sources: Sources, layer: int) -> tuple[EmotionMeans, NDArray[np.float64]]:
     """The running means of a layer's stories and the raw vectors (e, d)."""
     means = EmotionMeans(len(sources.emotions))
-    with closing(_labelled_blocks(sources, "stories", sources.stories, layer)) as blocks:
+    with closing(labelled_blocks(sources, "stories", sources.stories, layer)) as blocks:
         for block, labels in blocks:
             means.add(block, labels)
     return means, difference_of_means(means.means())
 
 
-def _labels(rows: Sequence[Row], index: Mapping[str, int]) -> Integers:
+def label_rows(rows: Sequence[Row], index: Mapping[str, int]) -> Integers:
     """(rows,) number of each row's emotion, 0 for dialogues, NOT_USED where nothing is pooled."""
     labels = np.full(max((row.row for row in rows), default=-1) + 1, NOT_USED, dtype=np.int64)
     for row in rows:
@@ -218,7 +218,7 @@ def _labels(rows: Sequence[Row], index: Mapping[str, int]) -> Integers:
     return labels
 
 
-def _labelled_blocks(
+def labelled_blocks(
     sources: Sources, kind: Kind, labels: Integers, layer: int
 ) -> Generator[tuple[NDArray[np.float32], Integers], None, None]:
     """A layer's usable rows with their labels, by chunk. StoreCorrupt names a row not finite."""

@@ -1,15 +1,17 @@
 """Records the residual stream of chosen layers and pools it where it is computed.
 
-Only pooled means leave the device: [n, l, d] instead of [n, t, l, d]. The forward pass runs the
-text backbone without its unembedding and stops after the last wanted block. Knows nothing of texts
-or files: which tokens count is said by the segments given.
+Only what is kept of a text leaves the device: its pooled means, [n, l, d] instead of [n, t, l, d],
+or what another recorder makes of its tokens. The forward pass runs the text backbone without its
+unembedding and stops after the last wanted block. Knows nothing of texts or files: which tokens
+count is said by the segments given.
 """
 
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +24,9 @@ from engine.products import fast_products
 from stores.errors import ModelError
 
 IN_FLIGHT = 2
+
+Kept = TypeVar("Kept")
+"""What a recorder keeps of a batch, in host memory."""
 
 
 class _LastLayerReached(Exception):
@@ -40,91 +45,110 @@ class Pooled:
 
 
 @dataclass(frozen=True, slots=True)
-class Pending:
+class Pending(Generic[Kept]):
     """A batch on its way to host memory."""
 
     _host: Tensor
     _arrived: torch.cuda.Event | None
+    _read: Callable[[NDArray[np.float32]], Kept]
 
-    def wait(self) -> Pooled:
+    def wait(self) -> Kept:
         """Rows in the order of the segments. What the device raised in the meantime is raised."""
         if self._arrived is not None:
             self._arrived.synchronize()
-        rows = self._host.numpy()
-        return Pooled(rows[:, :, :-1].transpose(1, 0, 2), rows[:, :, -1].T)
+        return self._read(self._host.numpy())
 
 
-class Pooling:
-    """Runs batches through a model whose wanted blocks are hooked; made by `capture`."""
+class Recorder(ABC, Generic[Kept]):
+    """Runs batches through a model whose wanted blocks are hooked, in a block of `recording`.
 
-    def __init__(self, model: Model, layers: tuple[int, ...], batching: Batching) -> None:
-        self._model = model
-        self._layers = layers
+    A subclass says which tokens it is given, what it makes of them on the device, row by row, and
+    how the rows are read. Raises ValueError for layers that are not ascending blocks.
+    """
+
+    def __init__(
+        self, model: Model, layers: Sequence[int], batching: Batching, columns: int
+    ) -> None:
+        self.model = model
+        self.layers = tuple(layers)
+        ascending = [n for n in range(model.n_layers) if n in self.layers]
+        if not self.layers or list(self.layers) != ascending:
+            raise ValueError(f"layers {self.layers}: not ascending blocks of {model.n_layers}")
         self._batching = batching
+        self._columns = columns
         self._in_flight: deque[torch.cuda.Event] = deque()
         self._copies: torch.cuda.Stream | None = None
         self._index = self._spare = self._rows = torch.empty(0)
 
-    def start(self, segments: Sequence[Segment]) -> Pending:
-        """Run one batch; its pooled rows come in the order of `segments`.
+    @abstractmethod
+    def _rows_of(self, segment: Segment) -> int:
+        """How many rows are kept of a text."""
 
-        A segment without pooled tokens gives NaN. With batching 'alone' each text is a pass of its
-        own. What the device raises passes through, and the next call works.
+    @abstractmethod
+    def _places(self, layout: Layout) -> NDArray[np.int64]:
+        """Where the tokens lie that `_fill` is given, counted through the batch."""
+
+    @abstractmethod
+    def _fill(self, layer: int, tokens: Tensor, rows: Tensor) -> None:
+        """Make of one layer's `tokens` [t, d] the `rows` [r, columns] of the texts, in order."""
+
+    @abstractmethod
+    def _read(self, rows: NDArray[np.float32]) -> Kept:
+        """What is kept, out of all `rows` [l, r, columns] of a batch."""
+
+    def start(self, segments: Sequence[Segment]) -> Pending[Kept]:
+        """Run one batch; what is kept comes in the order of `segments`.
+
+        With batching 'alone' each text is a pass of its own. What the device raises passes through,
+        and the next call works.
         """
         if len(self._in_flight) == IN_FLIGHT:
             self._in_flight.popleft().synchronize()
-        # One buffer for all that is to be copied: the norm is the last column.
-        shape = (len(self._layers), len(segments), self._model.d_model + 1)
-        buffer = torch.empty(shape, dtype=torch.float32, device=self._model.device)
+        counts = [self._rows_of(segment) for segment in segments]
+        # One buffer for all that is to be copied.
+        shape = (len(self.layers), sum(counts), self._columns)
+        buffer = torch.empty(shape, dtype=torch.float32, device=self.model.device)
         if self._batching == "packed":
             self._run(lay_end_to_end(segments), buffer)
         elif self._batching == "padded":
             self._run(lay_side_by_side(segments), buffer)
         else:
-            for i, segment in enumerate(segments):
-                self._run(lay_side_by_side([segment]), buffer[:, i : i + 1])
+            for segment, rows in zip(segments, torch.split(buffer, counts, dim=1), strict=True):
+                self._run(lay_side_by_side([segment]), rows)
         return self._send(buffer)
 
     def _run(self, layout: Layout, rows: Tensor) -> None:
-        """One forward pass, whose hooks fill `rows` [l, n, d + 1]."""
-        device = self._model.device
+        """One forward pass, whose hooks fill `rows` [l, r, columns]."""
+        device = self.model.device
         self._rows = rows
-        self._index = torch.from_numpy(layout.index).flatten().to(device)
+        self._index = torch.from_numpy(self._places(layout)).to(device)
         self._spare = torch.from_numpy(layout.spare).unsqueeze(-1).to(device)
         try:
-            self._model.backbone(**_inputs(layout, self._model))
+            self.model.backbone(**_inputs(layout, self.model))
         except _LastLayerReached:
             return
         finally:
             self._index = self._spare = self._rows = torch.empty(0)
         raise ModelError(
-            f"model {self._model.name}: a pass went by without block {self._layers[-1]}; "
+            f"model {self.model.name}: a pass went by without block {self.layers[-1]}; "
             "this architecture is not supported"
         )
 
     def record(self, layer: int, resid_post: Tensor) -> None:
-        """Pool one layer's output [b, t, d] in float32; leave the pass after the last one.
+        """Take one layer's output [b, t, d]; leave the pass after the last one.
 
-        Pooled tokens are gathered text by text before they are summed, so that nothing outside a
-        text's own span touches its mean, be it infinite; no sum here is atomic or falls to TF32,
-        as a matrix product with weights might, and a sum is the more exact of the two.
+        The tokens that count are gathered text by text first, so that nothing outside a text's own
+        span touches what is kept of it, be it infinite.
         """
-        here = resid_post.device
-        index, spare = self._index.to(here), self._spare.to(here)
-        tokens = resid_post.flatten(0, 1).index_select(0, index).view(*spare.shape[:2], -1)
-        tokens.masked_fill_(spare, 0)
-        counts = spare.logical_not().sum(dim=1)
-        norms = torch.linalg.vector_norm(tokens, dim=-1, keepdim=True, dtype=torch.float32)
-        rows = self._rows[self._layers.index(layer)]
-        rows[:, :-1] = tokens.sum(dim=1, dtype=torch.float32) / counts
-        rows[:, -1:] = norms.sum(dim=1) / counts
-        if layer == self._layers[-1]:
+        tokens = resid_post.flatten(0, 1).index_select(0, self._index.to(resid_post.device))
+        self._fill(layer, tokens, self._rows[self.layers.index(layer)])
+        if layer == self.layers[-1]:
             raise _LastLayerReached
 
-    def _send(self, buffer: Tensor) -> Pending:
+    def _send(self, buffer: Tensor) -> Pending[Kept]:
         """Copy to host memory beside the next batch's work; nothing to copy on a CPU."""
         if buffer.device.type != "cuda":
-            return Pending(buffer.cpu(), None)
+            return Pending(buffer.cpu(), None, self._read)
         if self._copies is None:
             self._copies = torch.cuda.Stream(buffer.device)  # type: ignore[no-untyped-call]
         host = torch.empty(buffer.shape, dtype=buffer.dtype, pin_memory=True)
@@ -135,7 +159,37 @@ class Pooling:
         # Its memory must not be given to the next batch before it is copied.
         buffer.record_stream(self._copies)
         self._in_flight.append(arrived)
-        return Pending(host, arrived)
+        return Pending(host, arrived, self._read)
+
+
+class Pooling(Recorder[Pooled]):
+    """Keeps one row of each text: its mean and, in the last column, its norm.
+
+    A segment without pooled tokens gives NaN.
+    """
+
+    def __init__(self, model: Model, layers: Sequence[int], batching: Batching) -> None:
+        Recorder.__init__(self, model, layers, batching, model.d_model + 1)
+
+    def _rows_of(self, segment: Segment) -> int:
+        return 1
+
+    def _places(self, layout: Layout) -> NDArray[np.int64]:
+        return layout.index.flatten()
+
+    def _fill(self, layer: int, tokens: Tensor, rows: Tensor) -> None:
+        """Pool in float32. No sum here is atomic or falls to TF32, as a matrix product with weights
+        might, and a sum is the more exact of the two."""
+        spare = self._spare.to(tokens.device)
+        tokens = tokens.view(*spare.shape[:2], -1)
+        tokens.masked_fill_(spare, 0)
+        counts = spare.logical_not().sum(dim=1)
+        norms = torch.linalg.vector_norm(tokens, dim=-1, keepdim=True, dtype=torch.float32)
+        rows[:, :-1] = tokens.sum(dim=1, dtype=torch.float32) / counts
+        rows[:, -1:] = norms.sum(dim=1) / counts
+
+    def _read(self, rows: NDArray[np.float32]) -> Pooled:
+        return Pooled(rows[:, :, :-1].transpose(1, 0, 2), rows[:, :, -1].T)
 
 
 def _inputs(layout: Layout, model: Model) -> dict[str, Any]:
@@ -156,15 +210,23 @@ def _inputs(layout: Layout, model: Model) -> dict[str, Any]:
     return inputs
 
 
+Some = TypeVar("Some", bound=Recorder[Any])
+
+
+@contextmanager
+def recording(recorder: Some) -> Iterator[Some]:
+    """Hook its layers while the block runs; no hook is left behind, whatever happens."""
+    model = recorder.model
+    products = fast_products(model.backbone.modules())
+    hooks = hooked(model, recorder.layers, recorder.record)
+    with torch.inference_mode(), products, hooks:
+        yield recorder
+
+
 @contextmanager
 def capture(
     model: Model, layers: Sequence[int], batching: Batching = "padded"
 ) -> Iterator[Pooling]:
-    """Hook `layers` (ascending) while the block runs; no hook is left behind, whatever happens."""
-    wanted = tuple(layers)
-    if not wanted or list(wanted) != [n for n in range(model.n_layers) if n in wanted]:
-        raise ValueError(f"layers {wanted}: not ascending blocks of {model.n_layers}")
-    pooling = Pooling(model, wanted, batching)
-    products = fast_products(model.backbone.modules())
-    with torch.inference_mode(), products, hooked(model, wanted, pooling.record):
+    """Pool at `layers` (ascending) while the block runs; see `recording`."""
+    with recording(Pooling(model, layers, batching)) as pooling:
         yield pooling

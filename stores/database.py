@@ -16,7 +16,12 @@ from typing import TYPE_CHECKING
 
 from stores.errors import LedgerError, NotReady, SchemaTooNew
 from stores.files import make_folder
-from stores.migrations import EXTRACTION_AT_SCALE, GENERATION_AT_SCALE, SWEEPS
+from stores.migrations import (
+    EXTERNAL_TEXT,
+    EXTRACTION_AT_SCALE,
+    GENERATION_AT_SCALE,
+    SWEEPS,
+)
 from stores.schema import LEDGER
 
 if TYPE_CHECKING:
@@ -34,6 +39,7 @@ MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("m002_generation_at_scale", GENERATION_AT_SCALE),
     ("m003_extraction_at_scale", EXTRACTION_AT_SCALE),
     ("m004_sweeps", SWEEPS),
+    ("m005_external_text", EXTERNAL_TEXT),
 )
 
 # made once: planning 205,200 rows encodes as many keys

@@ -28,7 +28,15 @@ after the model, before its rows are handed to be written; after the old receipt
 gone, before its files change; after its files are durable, before their receipts; after receipts
 and statuses are durable."""
 
-PLACES = GENERATION + EXTRACTION
+JUDGING = ("judging", "judged")
+"""After answers arrived, before they are durable; after that."""
+
+PROJECTION = ("pass_opened", "chunk_read", "chunk_projected", "scores_written", "chunk_kept")
+"""After a pass has its row; after the documents of a chunk are cut and read, before the model sees
+them; after the model, before the chunk's rows; between the rows of a chunk, inside their
+transaction; after they are durable."""
+
+PLACES = GENERATION + EXTRACTION + JUDGING + PROJECTION
 
 _reached: Counter[str] = Counter()
 

@@ -19,6 +19,7 @@ from stores.damage import (
     inspect_receipts,
     inspect_vectors,
 )
+from stores.damage_external import inspect_projections, inspect_samples
 from stores.database import Connection, now_text, transaction
 from stores.errors import EngineError, UsageError
 from stores.files import PARTIAL_SUFFIX, sync
@@ -32,7 +33,7 @@ RESTORE = "restore a backup"
 
 
 def inspect(conn: Connection, workspace: Workspace, *, now: float | None = None) -> list[Finding]:
-    """Compare texts, rows, arrays, receipts and vectors; every difference is a finding.
+    """Compare texts, rows, arrays, receipts, vectors, samples and passes: differences are findings.
 
     While an engine writes, its newest chunk may look like one without a receipt: repair only under
     the engine's lock, and only what was found under it.
@@ -45,6 +46,8 @@ def inspect(conn: Connection, workspace: Workspace, *, now: float | None = None)
         inspect_receipts(conn, workspace),
         inspect_vectors(conn, workspace),
         inspect_files(conn, workspace),
+        inspect_samples(conn),
+        inspect_projections(conn),
     )
     findings: list[Finding] = []
     try:

@@ -103,3 +103,104 @@ CREATE TABLE answers (
     PRIMARY KEY (arm_id, question)
 ) STRICT, WITHOUT ROWID""",
 )
+
+EXTERNAL_TEXT = (
+    """
+CREATE TABLE samples (
+    id INTEGER PRIMARY KEY,
+    source TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    settings TEXT NOT NULL,
+    seen INTEGER,
+    skipped TEXT,
+    run_id INTEGER NOT NULL REFERENCES runs(id),
+    created_at TEXT NOT NULL,
+    finished_at TEXT,
+    UNIQUE (source, digest)
+) STRICT""",
+    """
+CREATE TABLE documents (
+    id INTEGER PRIMARY KEY,
+    sample_id INTEGER NOT NULL REFERENCES samples(id),
+    rank INTEGER NOT NULL,
+    place TEXT NOT NULL,
+    part TEXT,
+    text TEXT NOT NULL,
+    characters INTEGER NOT NULL,
+    text_sha TEXT NOT NULL,
+    UNIQUE (sample_id, text_sha)
+) STRICT""",
+    "CREATE INDEX documents_order ON documents (sample_id, rank)",
+    """
+CREATE TABLE projections (
+    id INTEGER PRIMARY KEY,
+    sample_id INTEGER NOT NULL REFERENCES samples(id),
+    reader TEXT NOT NULL,
+    corpus TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    settings TEXT NOT NULL,
+    run_id INTEGER NOT NULL REFERENCES runs(id),
+    created_at TEXT NOT NULL,
+    finished_at TEXT,
+    UNIQUE (sample_id, reader, corpus, digest)
+) STRICT""",
+    """
+CREATE TABLE projected (
+    projection_id INTEGER NOT NULL REFERENCES projections(id),
+    document_id INTEGER NOT NULL REFERENCES documents(id),
+    chunk INTEGER NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ('done', 'rejected', 'failed')),
+    reason TEXT,
+    tokens INTEGER,
+    cut INTEGER NOT NULL,
+    PRIMARY KEY (projection_id, document_id)
+) STRICT, WITHOUT ROWID""",
+    """
+CREATE TABLE document_scores (
+    projection_id INTEGER NOT NULL REFERENCES projections(id),
+    layer INTEGER NOT NULL,
+    document_id INTEGER NOT NULL REFERENCES documents(id),
+    norm REAL NOT NULL,
+    scores TEXT NOT NULL,
+    PRIMARY KEY (projection_id, layer, document_id)
+) STRICT""",
+    """
+CREATE TABLE token_summaries (
+    projection_id INTEGER NOT NULL REFERENCES projections(id),
+    layer INTEGER NOT NULL,
+    chunk INTEGER NOT NULL,
+    tokens INTEGER NOT NULL,
+    moments BLOB NOT NULL,
+    quantiles BLOB NOT NULL,
+    PRIMARY KEY (projection_id, layer, chunk)
+) STRICT""",
+    """
+CREATE TABLE snippets (
+    projection_id INTEGER NOT NULL REFERENCES projections(id),
+    layer INTEGER NOT NULL,
+    emotion TEXT NOT NULL,
+    document_id INTEGER NOT NULL REFERENCES documents(id),
+    first INTEGER NOT NULL,
+    score REAL NOT NULL,
+    tokens TEXT NOT NULL,
+    heat TEXT NOT NULL,
+    PRIMARY KEY (projection_id, layer, emotion, document_id)
+) STRICT, WITHOUT ROWID""",
+    """
+CREATE TABLE judgements (
+    id INTEGER PRIMARY KEY,
+    projection_id INTEGER NOT NULL REFERENCES projections(id),
+    layer INTEGER NOT NULL,
+    emotion TEXT NOT NULL,
+    document_id INTEGER NOT NULL REFERENCES documents(id),
+    first INTEGER NOT NULL,
+    asked TEXT NOT NULL,
+    judge TEXT NOT NULL,
+    prompt_sha TEXT NOT NULL,
+    score REAL,
+    reason TEXT,
+    reply_id INTEGER REFERENCES replies(id),
+    created_at TEXT NOT NULL,
+    UNIQUE (projection_id, layer, emotion, document_id, first, asked, judge, prompt_sha)
+) STRICT""",
+)

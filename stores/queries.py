@@ -194,4 +194,48 @@ GROUP BY s.id, a.kind, a.layers ORDER BY s.id, min(a.id)""",
 SELECT a.sweep_id, a.name, a.kind, a.strength, a.layers, a.norms, count(*) AS answers,
        avg(n.logit_a > n.logit_b) AS share_of_a, avg(n.logit_a - n.logit_b) AS mean_difference
 FROM arms a JOIN answers n ON n.arm_id = a.id GROUP BY a.id ORDER BY a.id""",
+    "What was drawn from each source of external text?": """
+SELECT s.id AS sample_id, s.source, count(d.id) AS documents, s.seen, s.skipped,
+       json_extract(s.settings, '$.size') AS asked_for, json_extract(s.settings, '$.seed') AS seed,
+       json_extract(s.settings, '$.rule') AS rule, s.finished_at
+FROM samples s LEFT JOIN documents d ON d.sample_id = s.id GROUP BY s.id ORDER BY s.id""",
+    "Which parts does each source have, and how long are their documents?": """
+SELECT s.id AS sample_id, s.source, d.part, count(*) AS documents,
+       avg(d.characters) AS mean_characters, max(d.characters) AS most_characters
+FROM documents d JOIN samples s ON s.id = d.sample_id
+GROUP BY s.id, d.part ORDER BY s.id, documents DESC, d.part""",
+    "How far is each projection of external text?": """
+SELECT p.id AS projection_id, s.source, p.reader, p.corpus, r.status, r.reason,
+       count(*) AS documents, sum(r.tokens) AS tokens, sum(r.cut) AS cut, p.finished_at
+FROM projections p JOIN samples s ON s.id = p.sample_id JOIN projected r ON r.projection_id = p.id
+GROUP BY p.id, r.status, r.reason ORDER BY p.id, documents DESC""",
+    "Which documents excite one emotion most (here the first of its list)?": """
+SELECT source, reader, corpus, layer, emotion, score, place, part, beginning FROM (
+    SELECT s.source, p.id, p.reader, p.corpus, x.layer, e.value AS emotion,
+           json_extract(x.scores, '$[' || e.key || ']') AS score, d.place, d.part,
+           substr(d.text, 1, 200) AS beginning,
+           row_number() OVER (PARTITION BY p.id, x.layer
+                              ORDER BY json_extract(x.scores, '$[' || e.key || ']') DESC) AS number
+    FROM projections p JOIN samples s ON s.id = p.sample_id
+    JOIN json_each(p.settings, '$.emotions') e JOIN document_scores x ON x.projection_id = p.id
+    JOIN documents d ON d.id = x.document_id WHERE e.key = 0)
+WHERE number <= 5 ORDER BY id, layer, score DESC""",
+    "Which snippet of external text excites each emotion most?": """
+SELECT source, reader, corpus, layer, emotion, score, place, text FROM (
+    SELECT s.source, p.id, p.reader, p.corpus, n.layer, n.emotion, n.score, d.place,
+           (SELECT group_concat(value, '') FROM json_each(n.tokens)) AS text,
+           row_number() OVER (PARTITION BY p.id, n.layer, n.emotion ORDER BY n.score DESC) AS number
+    FROM snippets n JOIN projections p ON p.id = n.projection_id
+    JOIN samples s ON s.id = p.sample_id JOIN documents d ON d.id = n.document_id)
+WHERE number = 1 ORDER BY id, layer, emotion""",
+    "Which emotions rank highest in each source, against neutral text?": """
+SELECT reader, corpus, layer, substr(metric, 9) AS source, subject AS emotion, value, ci_low,
+       ci_high, p_value
+FROM current_metrics WHERE analysis = 'external' AND metric GLOB 'neutral.*'
+ORDER BY reader, corpus, layer, source, value DESC""",
+    "Does a judge find the emotions in their snippets?": """
+SELECT j.projection_id, j.layer, j.judge, j.asked = j.emotion AS own_emotion,
+       count(j.score) AS scores, avg(j.score) AS mean_score, sum(j.reason IS NOT NULL) AS unread
+FROM judgements j GROUP BY j.projection_id, j.layer, j.judge, own_emotion
+ORDER BY j.projection_id, j.layer, j.judge, own_emotion DESC""",
 }

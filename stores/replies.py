@@ -7,11 +7,15 @@ Knows nothing of prompts, stories or prices. Secrets must not reach it: it keeps
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from typing import Literal
 
 from stores.database import Connection, canonical_json, now_text, storable, transaction
 from stores.texts import Kind
 
 RECORDED = "recorded"
+
+AskedFor = Kind | Literal["snippets"]
+"""What a call is about: texts to be written, or snippets to be judged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +24,8 @@ class ReplyRow:
 
     run_id: int | None
     corpus: str
-    kind: Kind
+    """Of the texts; the source of the documents where snippets are judged."""
+    kind: AskedFor
     prompt_sha: str
     backend: str
     model: str
@@ -55,7 +60,7 @@ class Spending:
     """What the replies of one corpus, kind and model used up; `cost_usd` None: no price known."""
 
     corpus: str
-    kind: Kind
+    kind: AskedFor
     backend: str
     model: str
     replies: int
@@ -73,7 +78,7 @@ _INSERT = f"""INSERT INTO replies ({", ".join(_COLUMNS)}, created_at)
 
 
 def send(
-    conn: Connection, run_id: int | None, kind: Kind, text_ids: Sequence[int], now: float
+    conn: Connection, run_id: int | None, kind: AskedFor, text_ids: Sequence[int], now: float
 ) -> int:
     """Record that a call is about to be sent for these rows; returns the id of the call."""
     with transaction(conn):

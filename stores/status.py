@@ -14,6 +14,18 @@ from stores.verdicts import CheckRate, check_rates
 PACE_SECONDS = 60.0
 STATUSES = ("pending", "leased", "done", "rejected", "failed")
 
+# of several passes of a reader over samples of one source, the one begun last
+_PROJECTED = """
+    SELECT p.corpus, s.source, p.reader, coalesce(r.status, 'pending'), r.reason, count(*)
+    FROM projections p
+    JOIN samples s ON s.id = p.sample_id
+    JOIN documents d ON d.sample_id = s.id
+    LEFT JOIN projected r ON r.projection_id = p.id AND r.document_id = d.id
+    WHERE NOT EXISTS (
+        SELECT 1 FROM projections q JOIN samples t ON t.id = q.sample_id
+        WHERE t.source = s.source AND q.reader = p.reader AND q.corpus = p.corpus AND q.id > p.id)
+    GROUP BY p.id, 4, 5 ORDER BY p.corpus, p.reader, s.source, 4, 5"""
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
@@ -21,7 +33,7 @@ class Stage:
 
     corpus: str
     stage: str
-    """generate stories, generate dialogues, extract stories, extract dialogues"""
+    """generate stories, generate dialogues, extract stories, extract dialogues, project SOURCE"""
     reader: str | None
     rows: dict[str, int]
     """Status -> number of rows, every status named."""
@@ -99,6 +111,8 @@ def read_stages(conn: Connection, *, now: float) -> list[Stage]:
     for read in count_rows(conn):
         key = (read.corpus, f"extract {read.kind}", read.reader)
         found[key].append((read.status, read.reason, read.n))
+    for corpus, source, reader, status, reason, n in conn.execute(_PROJECTED):
+        found[corpus, f"project {source}", reader].append((status, reason, n))
     return [_stage(*key, rows, pace.get(key)) for key, rows in found.items()]
 
 

@@ -5,6 +5,8 @@ Knows nothing of SQL. A column without its own words has the same meaning in eve
 
 from dataclasses import dataclass
 
+from stores.externaldocs import EXTERNAL_DOCS
+
 
 @dataclass(frozen=True, slots=True)
 class TableDoc:
@@ -105,8 +107,8 @@ runs: One row per command that computed something, with all its settings.
 replies: What a model or an API answered, word for word, before anything parsed it.
     id
     run_id
-    corpus
-    kind
+    corpus          set of texts it was asked for; of a judge, the source of the snippets
+    kind            'stories', 'dialogues', or 'snippets' that were judged
     prompt_sha      digest of the prompt; of emotion, topic and text for an imported one
     backend         local, gemini, openai, or import for texts read from a file
     model           model that answered
@@ -128,8 +130,8 @@ replies: What a model or an API answered, word for word, before anything parsed 
 calls: Each call to a backend, recorded before it is sent.
     id
     run_id
-    kind
-    text_ids        rows it was sent for, as JSON
+    kind            'stories', 'dialogues', or 'snippets' that are judged
+    text_ids        rows it was sent for (of a judge, judgements.id), as JSON
     sent_at         when it was sent, UTC
     outcome         'recorded' or the error; NULL while under way, or when the engine died first
     reply_id        the answer: replies.id
@@ -290,4 +292,4 @@ def _parse(text: str) -> dict[str, TableDoc]:
     return docs
 
 
-TABLE_DOCS = _parse(_DOCS)
+TABLE_DOCS = _parse(_DOCS + EXTERNAL_DOCS)

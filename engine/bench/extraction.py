@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from engine.bench.contest import OUT_OF_MEMORY, Entry, distance, fastest, take_turns, timed
 from engine.bench.drawing import draw_model
@@ -27,6 +28,7 @@ from engine.bench.rivals import (
     nnsight,
     read_plainly,
     read_with_extraction,
+    read_with_projection,
     transformer_lens,
 )
 from engine.bench.shapes import BOS, FIRST_TOKEN, find_shape
@@ -45,6 +47,8 @@ LENGTHS = (100, 200)
 """The shortest and the longest text, in tokens; lengths between them are drawn alike."""
 START = 50
 """Content tokens before the pooled ones, as an extraction skips them."""
+DIRECTIONS = 171
+PROJECTED = f"ours, projected on {DIRECTIONS} directions"
 RIVAL_SIZES = (4, 8, 16, 32, 64)
 FLOOR_SHARES = (1, 2, 4, 8)
 """The floor's batches hold a whole, a half, ... of what the extraction's hold."""
@@ -82,7 +86,7 @@ def measure_extraction(
         vocabulary = found.configuration().vocab_size
         count = texts or TEXTS.get(where.type, TEXTS_ELSEWHERE)
         task = Task(model, draw_texts(count, vocabulary, seed), wanted)
-        return _Bench(task, repeats).measure()
+        return _Bench(task, draw_directions(DIRECTIONS, model.d_model, seed), repeats).measure()
 
 
 def limit_memory(device: torch.device, gb: float | None) -> None:
@@ -103,15 +107,22 @@ def draw_texts(texts: int, vocabulary: int, seed: int) -> tuple[Segment, ...]:
     return tuple(Segment((BOS, *ids), slice(1 + START, len(ids) + 1)) for ids in drawn)
 
 
+def draw_directions(directions: int, width: int, seed: int) -> NDArray[np.float64]:
+    """Random directions [e, d] of length 1."""
+    drawn = np.random.default_rng(seed).standard_normal((directions, width))
+    drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
+    return drawn
+
+
 class _Bench:
     """One task, and the ways that take turns at it."""
 
-    def __init__(self, task: Task, repeats: int) -> None:
+    def __init__(self, task: Task, directions: NDArray[np.float64], repeats: int) -> None:
         self._task, self._model, self._device = task, task.model, task.model.device
         self._half = replace(task, segments=task.segments[::2])
         self._lengths = [len(segment.ids) for segment in task.segments]
         self._products = passed_products(self._model, task.layers[-1])
-        self._repeats = repeats
+        self._directions, self._repeats = directions, repeats
         self._budget = DEFAULT_TOKENS.get(self._device.type, DEFAULT_ELSEWHERE)
 
     def measure(self) -> ExtractionBench:
@@ -121,20 +132,21 @@ class _Bench:
         last = replace(self._task, layers=self._task.layers[-1:])
         one = self._ours("ours, the last layer alone", chosen, last)
         others = [self._ours(f"ours, {b}", b, self._task) for b in BATCHINGS if b != chosen]
+        projected = self._projected(chosen)
         plain = self._plain()
         rivals = [
             self._rival("TransformerLens", transformer_lens),
             self._rival("nnsight", nnsight),
         ]
         floor, peaks = self._floor(), self._peaks()
-        entries = [ours, *others, plain, *rivals, one, floor]
+        entries = [ours, *others, plain, *rivals, one, projected, floor]
         take_turns([*entries, *peaks], self._repeats, self._device)
         if not ours.seconds:
             raise UsageError("the texts find no memory; give a smaller shape, or 4-bit weights")
         reference = next(e for e in (plain, *others, ours) if e.numbers is not None)
         rows = tuple(self._rows(entries, ours, reference))
         times = {row.way: row.times for row in rows}
-        alone = times[one.way]
+        alone, slower = times[one.way], times[projected.way]
         least = min(seconds for peak in peaks for seconds in peak.seconds)
         return ExtractionBench(
             device=_name(self._device),
@@ -149,6 +161,8 @@ class _Bench:
             reference=reference.way,
             ways=rows,
             floor_share=times[floor.way],
+            directions=DIRECTIONS,
+            projected_share=None if slower is None else 1 / slower,
             layers_cost=None if alone is None else 1 / alone - 1,
             tflops=needed_flops(self._products, self._lengths) / median(ours.seconds) / 1e12,
             peak_tflops=2 * peak_side(self._device) ** 3 / least / 1e12,
@@ -158,6 +172,11 @@ class _Bench:
     def _ours(self, way: str, batching: Batching, task: Task) -> Entry:
         read = read_with_extraction(batching)
         return Entry(way, partial(read, task, self._budget), f"{self._budget} tokens a batch")
+
+    def _projected(self, batching: Batching) -> Entry:
+        read = read_with_projection(batching, self._directions)
+        note = "token by token, with their summaries and snippets"
+        return Entry(PROJECTED, partial(read, self._task, self._budget), note)
 
     def _plain(self) -> Entry:
         note = f"batches of {NAIVE_BATCH} as they come, whole model, pooled on the host"
@@ -221,7 +240,7 @@ class _Bench:
     def _rows(self, entries: Sequence[Entry], ours: Entry, reference: Entry) -> Iterator[Row]:
         """No ratio for a way whose numbers are wrong, and none at all where ours are."""
         tolerance = TOLERANCES[self._model.dtype.removeprefix(NF4)]
-        gaps = {entry.way: _gap(entry, reference) for entry in entries}
+        gaps = {entry.way: self._gap(entry, reference) for entry in entries}
         wrong = {way for way, gap in gaps.items() if gap is not None and not gap <= tolerance}
         for entry in entries:
             times = None if {entry.way, ours.way} & wrong else entry.times(ours)
@@ -229,12 +248,15 @@ class _Bench:
             rate = self._task.tokens / median(entry.seconds) if entry.seconds else None
             yield Row(entry.way, times, rate, gaps[entry.way], note)
 
-
-def _gap(entry: Entry, reference: Entry) -> float | None:
-    """How far the numbers are from the reference's; a way with fewer layers has the last ones."""
-    if entry.numbers is None or reference.numbers is None:
-        return None
-    return distance(entry.numbers, reference.numbers[:, -entry.numbers.shape[1] :])
+    def _gap(self, entry: Entry, reference: Entry) -> float | None:
+        """How far the numbers are from the reference's; a way with fewer layers has the last ones,
+        and one that projects has what they are along the directions."""
+        if entry.numbers is None or reference.numbers is None:
+            return None
+        right = reference.numbers[:, -entry.numbers.shape[1] :]
+        if entry.way == PROJECTED:
+            right = (right @ self._directions.T).astype(np.float32)
+        return distance(entry.numbers, right)
 
 
 def _batches(lengths: Sequence[int], tokens: int) -> list[tuple[int, int]]:

@@ -41,6 +41,9 @@ class ExtractionBench:
     """Ours first, as an extraction chooses it; the products alone last."""
     floor_share: float | None
     """Ours as a share of the matrix products alone."""
+    directions: int
+    projected_share: float | None
+    """The speed of projecting each pooled token on so many directions, as a share of ours."""
     layers_cost: float | None
     """How much longer all layers take than the last one alone: 0.05 is 5 % longer."""
     tflops: float
@@ -73,6 +76,7 @@ class ExtractionBench:
     def facts(self) -> list[tuple[str, str]]:
         """(measured, value) of all that is not a row."""
         floor, cost, memory = self.floor_share, self.layers_cost, self.peak_memory_gb
+        projected = self.projected_share
         return [
             ("of the matrix products alone", "-" if floor is None else f"{floor:.0%}"),
             ("of the peak of large products", f"{self.peak_share:.0%}"),
@@ -81,6 +85,10 @@ class ExtractionBench:
             (
                 f"cost of {len(self.layers)} layers over one",
                 "-" if cost is None else f"{cost:+.1%}",
+            ),
+            (
+                f"projected on {self.directions} directions, of ours",
+                "-" if projected is None else f"{projected:.0%}",
             ),
             ("peak memory, GB", "-" if memory is None else f"{memory:.1f}"),
             ("texts, tokens", f"{self.texts}, {self.tokens}"),

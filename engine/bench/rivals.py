@@ -1,15 +1,18 @@
 """Ways to get pooled means out of a model: the extraction's own, and those that others take.
 
-Each reads the same token ids with the same weights and gives the same numbers. TransformerLens and
-nnsight are used where they are installed; the project does not need them. Knows nothing of clocks.
+Each reads the same token ids with the same weights and gives the same numbers; a projection gives
+theirs along its directions. TransformerLens and nnsight are used where they are installed; the
+project does not need them. Knows nothing of clocks.
 """
 
 import copy
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,12 @@ from engine.budget import ExtractionBudget
 from engine.models import Model, residual
 from engine.packing import Batching, Segment, pad
 from engine.pooling import ChunkPooler
+from engine.projection.chunks import mean_scores
+from engine.projection.job import ProjectionSettings
+from engine.projection.passes import TokenProjector
+from engine.projection.summaries import summarise_tokens
+from engine.projection.windows import find_windows
+from stores.projections import KEPT_SNIPPETS
 
 Means = NDArray[np.float32]
 """Pooled means [n, l, d] in host memory, texts and layers in the order of the task."""
@@ -68,6 +77,44 @@ def read_with_extraction(batching: Batching) -> Read:
         return pools.means
 
     return read
+
+
+def read_with_projection(batching: Batching, directions: NDArray[np.float64]) -> Read:
+    """A projection's own code in chunks of its own size, from tokens to what is kept of them.
+
+    Each token is projected on `directions` [e, d], the same at each layer; texts and ledger are
+    left out. The means are along the directions: [n, l, e].
+    """
+
+    def read(task: Task, tokens: int) -> Means:
+        along = dict.fromkeys(task.layers, directions)
+        budget = ExtractionBudget(tokens)
+        projector = TokenProjector(task.model, batching, budget, threading.Event(), along)
+        size = _chunk_documents(task.layers)
+        firsts = range(0, len(task.segments), size)
+        chunks = [_project(projector, task.segments[first : first + size]) for first in firsts]
+        return np.concatenate(chunks)
+
+    return read
+
+
+def _chunk_documents(layers: tuple[int, ...]) -> int:
+    settings = ProjectionSettings(reader="", corpus="", layers=layers, format="raw", start_token=0)
+    return settings.chunk_documents
+
+
+def _project(projector: TokenProjector, segments: tuple[Segment, ...]) -> Means:
+    every = range(len(segments))
+    found = projector.project(segments, every, lambda _texts, _tokens: None)
+    if found is None or found.too_large:
+        tokens = projector.budget.tokens
+        raise torch.OutOfMemoryError(f"a text does not fit into a batch of {tokens} tokens")
+    spans = list(pairwise(found.bounds.tolist()))
+    for scores in found.scores.values():
+        summarise_tokens(scores)
+        deque(find_windows(scores, spans, np.full(len(scores), -np.inf), KEPT_SNIPPETS), maxlen=0)
+    means = [mean_scores(scores, found.bounds) for scores in found.scores.values()]
+    return np.stack(means, axis=1)
 
 
 def read_plainly(task: Task, size: int = NAIVE_BATCH) -> Means:

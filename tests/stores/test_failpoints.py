@@ -6,7 +6,16 @@ import sys
 
 import pytest
 
-from stores.failpoints import EXIT_CODE, EXTRACTION, GENERATION, PLACES, VARIABLE, reach
+from stores.failpoints import (
+    EXIT_CODE,
+    EXTRACTION,
+    GENERATION,
+    JUDGING,
+    PLACES,
+    PROJECTION,
+    VARIABLE,
+    reach,
+)
 from tests.conftest import ROOT
 
 CHILD = """
@@ -61,9 +70,10 @@ def test_a_place_that_is_not_listed_is_a_mistake() -> None:
 
 def test_without_the_variable_every_place_is_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
-    for place in GENERATION + EXTRACTION:
+    for place in PLACES:
         reach(place)
 
 
 def test_each_place_has_a_name_of_its_own() -> None:
-    assert len(set(PLACES)) == len(GENERATION) + len(EXTRACTION) == len(PLACES)
+    assert GENERATION + EXTRACTION + JUDGING + PROJECTION == PLACES
+    assert len(set(PLACES)) == len(PLACES)

@@ -13,6 +13,7 @@ from stores.results import Metric, Table, open_run, publish
 from stores.workspace import Workspace
 from tests.conftest import ROOT, StartChild
 from tests.stores.arranged import add_texts, extract
+from tests.stores.projecting import add_sample, begin_pass, project
 
 
 @pytest.fixture
@@ -196,6 +197,43 @@ def test_ready_queries_look_into_the_current_tables(conn: Connection, workspace:
     agreement = ("a-vs-b", "a & b", None, "rsa_pearson", 0.5, 9, 0, None, None, 0.01)
     assert ask("How far do sets") == [agreement]
     assert ask("Which vectors came from files") == [(*place, "big", "a.npz", "f")]
+
+
+def test_ready_queries_look_into_external_text(conn: Connection, workspace: Workspace) -> None:
+    project(conn, begin_pass(conn, add_sample(conn, 10)))
+    values = {"joyful": 0.5, "afraid": 2.0}
+    metrics = [Metric("neutral.notes", value, 2, name) for name, value in values.items()]
+    publish(conn, open_run(conn, "a", {}), "toy", "main", "external", metrics)
+    for number, (asked, score) in enumerate([("calm", 8.0), ("afraid", 1.0), ("joyful", None)]):
+        conn.execute(
+            "INSERT INTO judgements VALUES (?, 1, 2, 'calm', 1, 3, ?, 'm', 'w', ?, ?, NULL, '')",
+            (number, asked, score, None if score else "unread"),
+        )
+
+    def ask(beginning: str) -> list[tuple[object, ...]]:
+        (query,) = [
+            sql for question, sql in READY_QUERIES.items() if question.startswith(beginning)
+        ]
+        return list(run_query(workspace.database, query).rows)
+
+    (drawing,) = ask("What was drawn")
+    assert drawing[:7] == (1, "notes", 10, 20, '{"empty":10}', 10, 0)
+    assert [row[2:4] for row in ask("Which parts")] == [(None, 5), ("even", 5)]
+    far = [row[4:9] for row in ask("How far is each projection")]
+    assert far == [("done", None, 8, 320, 1), ("rejected", "too_short", 2, 14, 0)]
+    best = ask("Which documents excite")
+    assert [row[3:6] for row in best if row[3] == 2] == [
+        (2, "joyful", score) for score in (10.0, 9.0, 8.0, 7.0, 5.0)
+    ]
+    assert best[0][6:8] == ("a.txt:8", "even")
+    snippets = {row[3:5]: row[5:] for row in ask("Which snippet")}
+    assert len(snippets) == 6
+    assert snippets[2, "joyful"] == (10.0, "a.txt:8", "Oh dear")
+    assert snippets[2, "afraid"] == (0.0, "a.txt:0", "Oh dear")
+    ranking = [row[3:6] for row in ask("Which emotions rank highest")]
+    assert ranking == [("notes", "afraid", 2.0), ("notes", "joyful", 0.5)]
+    judged = [row[2:] for row in ask("Does a judge")]
+    assert judged == [("m", 1, 1, 8.0, 0), ("m", 0, 1, 1.0, 1)]
 
 
 ENDLESS = """

@@ -9,6 +9,7 @@ from stores.status import PACE_SECONDS, STATUSES, Stage, read_stages
 from stores.texts import lease, reject
 from stores.workspace import Workspace
 from tests.stores.arranged import CORPUS, READER, add_texts, extract
+from tests.stores.projecting import add_sample, begin_pass, project
 
 
 def stage(conn: Connection, name: str, now: float) -> Stage:
@@ -45,3 +46,20 @@ def test_time_left_follows_from_the_last_minute(conn: Connection, workspace: Wor
     reading = stage(conn, "extract stories", time.time())
     assert reading.rate == pytest.approx(30 / PACE_SECONDS)
     assert reading.seconds_left is None
+
+
+def test_a_projection_counts_the_documents_of_its_sample(conn: Connection) -> None:
+    project(conn, begin_pass(conn, add_sample(conn, 10)), chunks=2)
+    project(conn, begin_pass(conn, add_sample(conn, 3, "chats"), reader="other"))
+    whole, halfway = read_stages(conn, now=0.0)
+    assert (halfway.corpus, halfway.stage, halfway.reader) == ("main", "project notes", "toy")
+    assert halfway.rows == dict.fromkeys(STATUSES, 0) | {"pending": 2, "done": 7, "rejected": 1}
+    assert (halfway.reasons, halfway.rate) == ({"too_short": 1}, None)
+    assert (whole.stage, whole.rows["done"], whole.rows["pending"]) == ("project chats", 3, 0)
+
+
+def test_of_several_passes_over_a_source_the_last_one_counts(conn: Connection) -> None:
+    project(conn, begin_pass(conn, add_sample(conn, 10)))
+    begin_pass(conn, add_sample(conn, 4, seed=1))
+    (begun,) = read_stages(conn, now=0.0)
+    assert begun.rows == dict.fromkeys(STATUSES, 0) | {"pending": 4}

@@ -9,16 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
 from engine.bench import extraction, floor, rivals
 from engine.bench.contest import Entry, distance, take_turns
 from engine.bench.drawing import draw_model
-from engine.bench.extraction import draw_texts, measure_extraction
+from engine.bench.extraction import draw_directions, draw_texts, measure_extraction
 from engine.bench.floor import Floor, Products, needed_flops, passed_products
-from engine.bench.rivals import Absent, Means, Task, read_plainly
+from engine.bench.rivals import Absent, Means, Read, Task, read_plainly
 from engine.bench.shapes import SHAPES, Shape
+from engine.packing import Batching
+from engine.projection.summaries import summarise_tokens
 from stores.errors import UsageError
+from stores.projections import TokenSummary
 
 CPU = torch.device("cpu")
 TOY = SHAPES["toy"]
@@ -63,6 +67,7 @@ def test_all_ways_give_the_same_numbers(shape: Shape, monkeypatch: pytest.Monkey
         "ours, packed",
         "ours, alone",
         "ours, the last layer alone",
+        "ours, projected on 171 directions",
     ]
     compared = [row for row in run if row.way != "matrix products alone"]
     assert all(row.difference is not None and row.difference < 1e-5 for row in compared)
@@ -84,6 +89,8 @@ def test_ratios_are_of_the_same_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     assert bench.floor_share == rates["matrix products alone"][0]
     one_layer = rates["ours, the last layer alone"][1]
     assert bench.layers_cost == pytest.approx((one_layer or 0) / ours - 1)
+    projected = rates["ours, projected on 171 directions"][1]
+    assert bench.projected_share == pytest.approx((projected or 0) / ours)
     assert ("of the matrix products alone", f"{bench.floor_share:.0%}") in bench.facts()
 
 
@@ -139,6 +146,36 @@ def test_there_is_no_ratio_at_all_where_ours_are_wrong(monkeypatch: pytest.Monke
     bench = measure_extraction(shape="toy", texts=4, repeats=1)
     assert [row.times for row in bench.ways] == [None] * len(bench.ways)
     assert (bench.floor_share, bench.layers_cost) == (None, None)
+
+
+def test_a_projection_with_wrong_numbers_gets_no_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
+    def turned(batching: Batching, directions: NDArray[np.float64]) -> Read:
+        return rivals.read_with_projection(batching, directions[::-1])
+
+    absent(monkeypatch, "transformer_lens", "nnsight")
+    monkeypatch.setattr(extraction, "read_with_projection", turned)
+    bench = measure_extraction(shape="toy", texts=4, repeats=1)
+    rows = {row.way: row for row in bench.ways}
+    assert rows["ours, projected on 171 directions"].note.startswith("wrong numbers")
+    assert bench.projected_share is None
+    assert ("projected on 171 directions, of ours", "-") in bench.facts()
+
+
+def test_a_projection_is_measured_in_chunks_of_its_own_size(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    sizes: list[int] = []
+
+    def noted(scores: NDArray[np.float32]) -> TokenSummary:
+        sizes.append(scores.shape[1])
+        return summarise_tokens(scores)
+
+    monkeypatch.setattr(rivals, "summarise_tokens", noted)
+    task = Task(draw_model(TOY, tmp_path), draw_texts(70, 1024, 0), (0, 1, 2, 3))
+    read = rivals.read_with_projection("padded", draw_directions(5, task.model.d_model, 0))
+    assert read(task, 512).shape == (70, 4, 5)
+    pooled = [len(segment.ids[segment.pooled]) for segment in task.segments]
+    assert sizes == [sum(pooled[:64])] * 4 + [sum(pooled[64:])] * 4
 
 
 def test_a_rival_that_fails_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,1 @@
+"""Where texts of others come from: files, folders and the hub. Knows nothing of models."""
