@@ -42,12 +42,17 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except EngineError as error:
-            click.echo(f"error: {error}", err=True)
+            click.echo(f"error: {printable(str(error))}", err=True)
             if isinstance(error, QuotaUsedUp):
                 click.echo(f"go on then with: {shlex.join(sys.argv)}", err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             ctx.exit(STOPPED)
+
+
+def printable(text: str) -> str:
+    """On one line, with what a terminal would obey (names of files may hold it) spelled out."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -1122,9 +1127,10 @@ def verify(
 def project(ctx: click.Context, /, source: str, as_json: bool, **asked: Any) -> None:
     """Project texts of others on the vectors: which emotions does a corpus excite, and where?
 
-    CORPUS is pile, lmsys, hub:OWNER/NAME, or a path: .jsonl, .jsonl.zst, .parquet, .txt or a
-    folder of them. A seeded sample is drawn once and read by every model that is asked; then comes
-    the analysis `external`, with a page of snippets. Goes on where it stopped.
+    CORPUS is pile, lmsys, hub:OWNER/NAME, a path (.jsonl, .jsonl.zst, .parquet, .txt or a folder
+    of them), or what was drawn before, by its name. A seeded sample is drawn once and read by
+    every model that is asked; then comes the analysis `external`, with a page of snippets. Goes on
+    where it stopped.
     """
     from analyses.base import discover, run_analysis
     from analyses.external_board import read_board
@@ -1166,10 +1172,15 @@ def pop_judge(asked: dict[str, Any]) -> Any:
 
     given = pop(asked, "judge", "judge_model", "judge_urls", "judge_snippets", "judge_workers")
     backend, model, urls, snippets, workers = given.values()
+    if (model or urls) and backend is None:
+        raise UsageError("--judge-model and --judge-url need --judge local, gemini or openai")
     if backend is None:
         return None
     if model is None:
         raise UsageError(f"which --judge-model? --judge {backend} has no default")
+    if bool(urls) != (backend == "openai") and backend != "gemini":
+        needs = "needs --judge-url, e.g. http://localhost:8000/v1" if not urls else "has no server"
+        raise UsageError(f"--judge {backend} {needs}")
     loading = {key: asked[key] for key in ("device", "dtype", "trust_remote_code")}
     loading |= {"revision": None}
     rest: Any = {"tokens_per_batch": None, "timeout": 300.0, "thinking_budget": None}
@@ -1192,11 +1203,9 @@ def tell_projection(read: Any, board: Any, done: Any, as_json: bool) -> None:
         print_json(board.document())
         return
     summary = read.summary
-    click.echo(
-        f"{read.sample.source}: {summary.documents} documents read in {summary.elapsed_s:.1f} s "
-        f"({counted(summary.outcomes) or 'nothing was open'})",
-        err=True,
-    )
+    now = f"{summary.documents} documents read in {summary.elapsed_s:.1f} s"
+    now = now if summary.documents else "nothing was open"
+    click.echo(f"{read.sample.source}: {now}; {counted(summary.outcomes)}", err=True)
     print_table(board.columns, board.rows, board.title)
     for line in board.lines:
         click.echo(line)

@@ -3,24 +3,31 @@
 Subject "a~b" for every two sources, at each layer; n counts the emotions.
 
     agreement.raw      Spearman rho of the mean scores: near 1 for any two texts with one offset
-    agreement.neutral  of the means less those of neutral texts, in standard deviations; each source
-                       against its own half of them and then the other half, the mean of both: one
-                       mean under both would agree with itself. What sets both sources apart from
-                       neutral texts alike, such as their form, still counts as agreement
+    agreement.neutral  of the means less those of neutral texts, in these texts' standard
+                       deviations; each source against its own half of them and then the other half,
+                       the mean of both: one mean under both would agree with itself. What sets both
+                       sources apart from neutral texts alike, such as their form, still counts as
+                       agreement
     agreement.first    of the shares of documents that each emotion is first in, own-centred
-    agreement.spread   of the standard deviations over documents. Of these two a part is the probes'
-                       own geometry: one far from the others is first more often in any text
+    agreement.spread   of the standard deviations over documents
     agreement.change   agreement.raw less agreement.neutral
 
-Intervals: documents of both sources (and neutral texts) drawn anew. Chance and p: the emotions of
-one source in random orders; of agreement.neutral two random contrasts of documents, one of each
-source, for probes go with their neighbours and are fewer than they seem. p is one-sided, of
-agreement.change two-sided by its draws. The mean of two sources is never what they are centred on:
-of each probe one would be as far above it as the other is below, and rho would be -1 whatever they
-say.
+Every rho is that of samples of this size: what chance puts into few documents brings it nearer to 0
+than all texts of the two sources would come to, most of all agreement.first, where few documents
+tell many emotions apart. Intervals are about such a rho, from halves of the documents (and of the
+neutral texts) on the angle; documents drawn twice would blur it once more and lie below it. Of
+agreement.change they are put together from those of its two (Zou 2007).
+
+Chance and p (one-sided) of the first two: two random contrasts of documents, one of each source,
+for probes go with their neighbours and are fewer than they seem. The others have none: a part of
+them is the probes' own geometry, for one far from the others is first more often in any text, and
+no order of emotions that could be drawn has it. The mean of two sources is never what they are
+centred on: of each probe one would be as far above it as the other is below, and rho would be -1
+whatever they say.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -28,23 +35,53 @@ from numpy.typing import NDArray
 
 from analyses.external_measures import Measured
 from analyses.methods.offsets import (
-    judge_draws,
+    angle_interval,
+    halve_moments,
     random_contrasts,
     rank_correlations,
-    shuffled_agreement,
+    ratio,
 )
-from analyses.methods.resampling import against_chance
+from analyses.methods.resampling import against_chance, draw_halves
 from stores.results import Metric
 
 Floats = NDArray[np.float64]
 Drawn = tuple[Floats, Floats]
-"""What emotions are ranked by (e,), and draws of it (m, e)."""
-Rho = tuple[float, Floats]
-"""A rank correlation, and draws of it (m,)."""
+"""What emotions are ranked by (e,), and the same in halves of the documents (m, e)."""
+About = tuple[int, str, int]
+"""Layer, subject, n."""
 Randomness = Callable[..., np.random.Generator]
 """Gives the same generator for the same words."""
 
 FEWEST_EMOTIONS = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Side:
+    """All that emotions are ranked by in one source."""
+
+    source: str
+    n: int
+    """Documents."""
+    rankings: dict[str, tuple[Drawn, ...]]
+    """One way, or against either part of the neutral texts."""
+    contrasts: dict[str, Floats]
+    """(permutations, e) of rankings that chance alone has made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rho:
+    """A rank correlation with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def less(self, other: "Rho") -> "Rho":
+        """Their difference; as if they were independent, so rather too wide."""
+        value = self.value - other.value
+        below = np.hypot(self.value - self.low, other.high - other.value)
+        above = np.hypot(self.high - self.value, other.value - other.low)
+        return Rho(value, value - float(below), value + float(above))
 
 
 def compare_sources(
@@ -52,84 +89,59 @@ def compare_sources(
 ) -> Iterator[Metric]:
     """The rows of every two sources of one layer; none for one source alone.
 
-    `rng_of` is asked with a purpose and sources: what two sources come to hangs on no third one.
+    `rng_of` is asked with a purpose and a source: what two sources come to hangs on no third one.
     """
     if len(measured) < 2:
         return
-    rankings = [_rankings(each, rng_of("firsts", each.source)) for each in measured]
-    contrasts = [
-        random_contrasts(each.z, rng_of("contrasts", each.source), permutations)
-        for each in measured
-    ]
-    for i, j in combinations(range(len(measured)), 2):
-        a, b = measured[i], measured[j]
-        about = (a.layer, f"{a.source}~{b.source}", len(a.emotions))
-        by_chance = rank_correlations(contrasts[i], contrasts[j])
-        rng = rng_of("orders", a.source, b.source)
-        yield from _compare(about, rankings[i], rankings[j], by_chance, permutations, rng)
+    sides = [_side(each, permutations, rng_of) for each in measured]
+    layer, e = measured[0].layer, len(measured[0].emotions)
+    for a, b in combinations(sides, 2):
+        yield from _compare((layer, f"{a.source}~{b.source}", e), a, b)
 
 
-def _rankings(found: Measured, rng: np.random.Generator) -> dict[str, tuple[Drawn, ...]]:
-    """All that emotions are ranked by: in one way, or against either half of the neutral texts."""
-    draws, n, counts = found.draws, found.draws.n, found.first_counts
-    halves = () if found.reference is None else found.reference.halves
-    firsts = rng.multinomial(n, counts / n, size=len(draws.means))
-    return {
-        "raw": ((draws.mean, draws.means),),
-        "neutral": tuple(draws.against(half) for half in halves),
-        "first": ((counts / n, firsts / n),),
-        "spread": ((draws.sd, draws.sds),),
-    }
-
-
-def _compare(
-    about: tuple[int, str, int],
-    left: Mapping[str, tuple[Drawn, ...]],
-    right: Mapping[str, tuple[Drawn, ...]],
-    by_chance: Floats,
-    permutations: int,
-    rng: np.random.Generator,
-) -> Iterator[Metric]:
-    agreed: dict[str, Rho] = {}
-    for name in left:
-        # crossed: one source's half of the neutral texts is never the other's
-        pairs = list(zip(left[name], reversed(right[name]), strict=True))
-        if not pairs:
-            continue
-        rhos = [_rho(a, b) for a, b in pairs]
-        value = float(np.mean([rho for rho, _ in rhos]))
-        agreed[name] = value, np.mean([drawn for _, drawn in rhos], axis=0)
-        if np.isnan(value):
-            yield Metric(f"agreement.{name}", None, *about)
-        elif name == "neutral":
-            chance = against_chance(value, by_chance)
-            yield _row(name, agreed[name], about, float(chance.mean), float(chance.p))
-        else:
-            (a, _), (b, _) = pairs[0]
-            yield _row(name, agreed[name], about, *shuffled_agreement(a, b, rng, permutations))
-    if "neutral" in agreed and np.isfinite([agreed["raw"][0], agreed["neutral"][0]]).all():
-        (raw, raws), (neutral, neutrals) = agreed["raw"], agreed["neutral"]
-        yield _row("change", (raw - neutral, raws - neutrals), about, 0.0, None)
-
-
-def _rho(a: Drawn, b: Drawn) -> Rho:
-    """NaN where fewer than 3 emotions are ranked, or one has no value."""
-    if len(a[0]) < FEWEST_EMOTIONS:
-        return np.nan, np.full(len(a[1]), np.nan)
-    return float(rank_correlations(a[0], b[0])), rank_correlations(a[1], b[1])
-
-
-def _row(
-    name: str, rho: Rho, about: tuple[int, str, int], chance: float, p: float | None
-) -> Metric:
-    """A p that was not given is that of the draws, two-sided."""
-    found = judge_draws(np.array([rho[0]]), rho[1][:, None], chance)
-    return Metric(
-        f"agreement.{name}",
-        rho[0],
-        *about,
-        chance,
-        found.low[0],
-        found.high[0],
-        p_value=found.p[0] if p is None else p,
+def _side(found: Measured, permutations: int, rng_of: Randomness) -> Side:
+    n, source = found.draws.n, found.source
+    halves = draw_halves(n, rng_of("halves", source))
+    moments = halve_moments(found.scores, halves)
+    counts = halves @ np.eye(len(found.emotions))[found.z.argmax(axis=1)]
+    contrasts = random_contrasts(
+        found.scores - moments.mean, rng_of("contrasts", source), permutations
     )
+    rankings: dict[str, tuple[Drawn, ...]] = {
+        "raw": ((moments.mean, moments.means),),
+        "first": ((found.first_counts / n, counts),),
+        "spread": ((moments.sd, moments.sds),),
+    }
+    by_chance = {"raw": contrasts}
+    if found.reference is not None and found.reference.parts:
+        rankings["neutral"] = tuple(moments.against(part) for part in found.reference.parts)
+        by_chance["neutral"] = ratio(contrasts, found.reference.whole.draws.sd)
+    return Side(source, n, rankings, by_chance)
+
+
+def _compare(about: About, a: Side, b: Side) -> Iterator[Metric]:
+    agreed = {name: _agree(a, b, name) for name in a.rankings}
+    for name, rho in agreed.items():
+        chance = p = None
+        if name in a.contrasts and np.isfinite(rho.value):
+            drawn = rank_correlations(a.contrasts[name], b.contrasts[name])
+            found = against_chance(rho.value, drawn)
+            chance, p = float(found.mean), float(found.p)
+        yield _row(name, rho, about, chance, p)
+    if "neutral" in agreed:
+        yield _row("change", agreed["raw"].less(agreed["neutral"]), about, None, None)
+
+
+def _agree(a: Side, b: Side, name: str) -> Rho:
+    """NaN where fewer than 3 emotions are ranked, or one has no value."""
+    # crossed: one source's part of the neutral texts is never the other's
+    pairs = list(zip(a.rankings[name], reversed(b.rankings[name]), strict=True))
+    if len(pairs[0][0][0]) < FEWEST_EMOTIONS:
+        return Rho(np.nan, np.nan, np.nan)
+    value = float(np.mean([rank_correlations(x, y) for (x, _), (y, _) in pairs]))
+    drawn = np.mean([rank_correlations(xs, ys) for (_, xs), (_, ys) in pairs], axis=0)
+    return Rho(value, *angle_interval(value, drawn, min(a.n, b.n)))
+
+
+def _row(name: str, rho: Rho, about: About, chance: float | None, p: float | None) -> Metric:
+    return Metric(f"agreement.{name}", rho.value, *about, chance, rho.low, rho.high, p_value=p)

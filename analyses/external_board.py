@@ -59,7 +59,7 @@ def read_board(conn: Connection, reader: str, corpus: str, source: str) -> Board
         f"layer {layer}",
         COLUMNS,
         tuple(_lines(ranking)),
-        (str(about["offset"]), *_agreements(rows, source, layer)),
+        (str(about["offset"]), *_agreements(rows, source, layer), *_left_out(settings)),
         tuple(ranking),
         settings,
         about,
@@ -100,6 +100,11 @@ def _number(row: dict[str, Cell], key: str) -> str:
     shown = "{:.1%}" if key == "first" else "{:+.3g}"
     between = "" if low is None or high is None else f" [{shown.format(low)}, {shown.format(high)}]"
     return shown.format(value) + between
+
+
+def _left_out(settings: dict[str, Any]) -> list[str]:
+    """The other sources that no line is about, with the reason."""
+    return [f"left out: {settings['left_out']}"] if settings["left_out"] else []
 
 
 def _agreements(rows: Rows, source: str, layer: int) -> list[str]:

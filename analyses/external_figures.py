@@ -37,7 +37,7 @@ def _draw_ranking(rows: Rows, layer: int | None, records: Records) -> Figure:
     )
     neutral = Band(
         "Against the reader's neutral texts: without it",
-        "distance in sd of the documents",
+        "distance in sd of the neutral texts",
         _columns(records, "neutral"),
     )
     return draw_ranked(

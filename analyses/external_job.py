@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from analyses.base import Inputs
 from analyses.projecting import open_directions
 from analyses.reading import require_model
-from stores.errors import BadValue
+from stores.errors import BadValue, NotReady
 from stores.projections import Projection, known_projections
-from stores.readers import reader_settings
+from stores.readers import is_imported, reader_settings
 from stores.samples import Sample
 
 if TYPE_CHECKING:
@@ -50,6 +50,11 @@ def read_source(
     from engine.projection.job import run_projection
     from engine.sources.sampling import draw_sample
 
+    if is_imported(inputs.conn, inputs.reader):
+        raise NotReady(
+            f"the vectors of reader {inputs.reader} were imported, so that it is not known how its "
+            "model read texts; `extract` with that model and build its vectors to project on them"
+        )
     model = require_model(inputs)
     directions = open_directions(inputs, inputs.layers)
     settings = _settings(inputs, max_tokens, tokens_per_batch)

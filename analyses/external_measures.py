@@ -1,8 +1,9 @@
 """What one source shows at one layer: raw, against neutral texts, and which emotion comes first.
 
     raw.S               mean score over the documents of source S, by emotion
-    neutral.S           (mean - mean over neutral texts) / sd over the documents; chance 0; p of the
-                        draws, not corrected for the many emotions (`ranking` has q)
+    neutral.S           (mean - mean over neutral texts) / sd over neutral texts; chance 0; p is not
+                        corrected for the many emotions (`ranking` has q). Never over the sd of the
+                        documents, which is largest where some of them express the emotion
     first.S             share of documents whose highest own-centred score it is; chance 1 / e
     offset_share        by source: share of the scores' variance about their grand mean that is the
                         same in every document
@@ -11,8 +12,9 @@
                         is the largest share among emotions that are all as likely
     token_rank_error    by source: how far off, at most, a quantile's share of the tokens can be
 
-Intervals are of 95%, over documents drawn anew (and neutral texts); those of shares are Wilson's.
-Computes rows; knows nothing of texts or other sources.
+Intervals are of 95%, over documents drawn anew; those of neutral.S, of the symmetric bootstrap-t,
+over neutral texts as well; those of shares are Wilson's. Computes rows; knows nothing of texts or
+other sources.
 """
 
 from collections.abc import Iterator
@@ -25,25 +27,37 @@ from analyses.methods.offsets import (
     Draws,
     Ints,
     Judged,
+    Reference,
     count_first,
     draw_moments,
+    draw_reference,
     expected_largest,
+    halve_moments,
+    judge_distance,
     judge_draws,
     shares_of,
     standard_scores,
 )
+from analyses.methods.resampling import draw_halves
 from stores.results import Metric
 
 Floats = NDArray[np.float64]
 
+FEWEST_NEUTRAL = 10
+"""Neutral texts below which their spread is no unit to measure in."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Neutral:
-    """Draws of the scores of neutral texts: of all, and of every other one and the rest."""
+    """The scores of neutral texts: of all, and of every other one and the rest."""
 
-    draws: Draws
-    halves: tuple[Draws, ...]
-    """Two, or none where there is one text alone."""
+    whole: Reference
+    parts: tuple[Draws, ...]
+    """Two, with their own halves drawn; none where they would be too few."""
+
+    @property
+    def n(self) -> int:
+        return self.whole.draws.n
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,8 +83,7 @@ class Measured:
     @property
     def raw(self) -> Judged:
         """Mean scores; a p against 0 would only tell of the offset."""
-        found = judge_draws(self.draws.mean, self.draws.means)
-        return Judged(found.values, found.low, found.high, np.full(len(found.p), np.nan))
+        return judge_draws(self.draws.mean, self.draws.means)
 
     @property
     def neutral(self) -> Judged:
@@ -78,7 +91,7 @@ class Measured:
         if self.reference is None:
             nothing = np.full(len(self.emotions), np.nan)
             return Judged(nothing, nothing, nothing, nothing)
-        return judge_draws(*self.draws.against(self.reference.draws))
+        return judge_distance(self.draws, self.reference.whole)
 
     @property
     def first(self) -> Judged:
@@ -86,11 +99,13 @@ class Measured:
 
 
 def draw_neutral(scores: Floats, rng: np.random.Generator) -> Neutral | None:
-    """Of scores (n, e) of neutral texts; None without any."""
-    if not len(scores):
+    """Of scores (n, e) of neutral texts; None for fewer than 10."""
+    if len(scores) < FEWEST_NEUTRAL:
         return None
-    parts = [scores[::2], scores[1::2]] if len(scores) > 1 else []
-    return Neutral(draw_moments(scores, rng), tuple(draw_moments(part, rng) for part in parts))
+    parts = [scores[::2], scores[1::2]] if len(scores) >= 2 * FEWEST_NEUTRAL else []
+    whole = draw_reference(scores, rng)
+    halved = [halve_moments(part, draw_halves(len(part), rng)) for part in parts]
+    return Neutral(whole, tuple(halved))
 
 
 def measure(

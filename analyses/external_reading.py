@@ -1,8 +1,8 @@
 """Which texts of others were projected on the vectors that are there now, and the neutral texts.
 
-A pass over vectors that were built anew since says nothing of the present ones: it is left out,
-and that is told. Reads rows and arrays; loads no model. Computes nothing but projections of neutral
-texts.
+A pass over vectors that were built anew since says nothing of the present ones, and one of another
+form cannot be read: both are left out, and that is told. Reads rows and arrays; loads no model.
+Computes nothing but projections of neutral texts.
 """
 
 from collections.abc import Mapping, Sequence, Set
@@ -17,6 +17,7 @@ from analyses.methods.resampling import FEWEST
 from analyses.projecting import read_denoised, unit_vectors
 from analyses.readiness import projecting_step
 from analyses.vectors import NOT_USED, Sources, label_rows, labelled_blocks
+from engine.projection.summaries import KEPT
 from stores.database import Connection
 from stores.errors import NotReady
 from stores.projections import Projection, count_outcomes, known_projections
@@ -72,10 +73,9 @@ def open_external(inputs: Inputs) -> External:
     Where no layer is in every pass, the one nearest to the analysis layer that any has decides, and
     the sources without it are left out.
     """
-    found = {
-        each.sample.source: each
-        for each in known_projections(inputs.conn, inputs.reader, inputs.corpus)
-    }
+    place = (inputs.conn, inputs.reader, inputs.corpus)
+    found = {each.sample.source: each for each in known_projections(*place)}
+    begun = {each.sample.source for each in known_projections(*place, finished=False)}
     outcomes = {source: count_outcomes(inputs.conn, each.id) for source, each in found.items()}
     usable = _usable_layers(inputs, list(found.values()))
     left_out = {
@@ -90,6 +90,9 @@ def open_external(inputs: Inputs) -> External:
     layer = _nearest(common or frozenset().union(*usable.values()), inputs.layer)
     without = [source for source, layers in usable.items() if layer not in layers]
     left_out |= dict.fromkeys(without, f"not projected at layer {layer}; {_step(inputs)}")
+    left_out |= dict.fromkeys(
+        sorted(begun - found.keys()), "not read to its end: run the same `project` command again"
+    )
     kept = {source: layers for source, layers in usable.items() if layer in layers}
     return External(
         inputs,
@@ -125,6 +128,8 @@ def _fault(inputs: Inputs, each: Projection, usable: frozenset[int], done: int) 
         return f"projected at layers {list(each.layers)}, at none of {list(inputs.layers)}"
     if not usable:
         return f"projected on vectors that were built anew since; {_step(inputs)}"
+    if each.settings.get("summaries") != KEPT:
+        return f"its tokens were summarised in another form than today's; {_step(inputs)}"
     if done < FEWEST:
         return f"{done} of its documents could be read, and {FEWEST} are the fewest to compare"
     return None

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from analyses.external_measures import Measured, tell_offset
+from analyses.external_measures import FEWEST_NEUTRAL, Measured, tell_offset
 from analyses.external_reading import External
 from analyses.keeping import PLANTED_NOTE
 from analyses.methods.offsets import ranks_from_top
@@ -94,10 +94,14 @@ def _layer_note(external: External) -> str | None:
 def _neutral(external: External, found: Measured) -> dict[str, Cell]:
     corpus, reference = external.inputs.corpus, found.reference
     if reference is None:
-        told = f"no neutral dialogues of corpus {corpus} are extracted at layer {found.layer}"
-        return {"neutral_texts": 0, "neutral": f"none: {told}"}
-    told = f"their mean over {reference.draws.n} neutral dialogues of corpus {corpus}"
-    return {"neutral_texts": reference.draws.n, "neutral": told}
+        told = f"fewer than {FEWEST_NEUTRAL} neutral dialogues of corpus {corpus} are extracted"
+        return {"neutral_texts": 0, "neutral": f"none: {told} at layer {found.layer}"}
+    told = (
+        f"their mean over {reference.n} neutral dialogues of corpus {corpus}, in the standard "
+        "deviations of these dialogues (Glass's delta), not of the documents"
+    )
+    few = "" if reference.parts else "; too few of them to compare sources by"
+    return {"neutral_texts": reference.n, "neutral": told + few}
 
 
 def list_sources(external: External, measured: Sequence[Measured], tokens: Sequence[int]) -> Table:

@@ -51,7 +51,10 @@ class TextReader:
     def read(self, text: str) -> Reading:
         """Token ids of one text. None is cut to fit, none may forge control tokens in a chat."""
         encode = encode_raw if self.format == "raw" else encode_chat
-        tokenized = encode(self.model, text)
+        return self.judge(text, encode(self.model, text))
+
+    def judge(self, text: str, tokenized: TokenizedText) -> Reading:
+        """What is read of a text whose tokens are known."""
         ids, content = tokenized.ids, tokenized.content
         length = content.stop - content.start
         pooled = slice(min(content.start + self.start_token, content.stop), content.stop)

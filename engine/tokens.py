@@ -32,6 +32,18 @@ class TokenizedText:
     content: slice
 
 
+@dataclass(frozen=True, slots=True)
+class LocatedText:
+    """A text's tokens, and which characters each content token covers.
+
+    `spans` count through `text`, which is stripped in a chat; they may lie partly outside of it.
+    """
+
+    tokenized: TokenizedText
+    text: str
+    spans: tuple[tuple[int, int], ...]
+
+
 def encode_raw(model: Model, text: str) -> TokenizedText:
     """The bare text after one BOS (if the tokenizer has one). BOS is not content.
 
@@ -43,8 +55,38 @@ def encode_raw(model: Model, text: str) -> TokenizedText:
     ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)[
         "input_ids"
     ]
+    return _begun(tokenizer, ids)
+
+
+def locate_raw(model: Model, text: str) -> LocatedText:
+    """`encode_raw`, and where its tokens stand.
+
+    Raises ModelError for a tokenizer that does not tell which characters a token stands for.
+    """
+    tokenizer = model.tokenizer
+    _require_offsets(model)
+    encoding = tokenizer(
+        text,
+        add_special_tokens=False,
+        split_special_tokens=True,
+        return_offsets_mapping=True,
+        verbose=False,
+    )
+    spans = cast("list[tuple[int, int]]", encoding["offset_mapping"])
+    return LocatedText(_begun(tokenizer, encoding["input_ids"]), text, tuple(spans))
+
+
+def _begun(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> TokenizedText:
     start = beginning(tokenizer)
     return TokenizedText((*start, *ids), slice(len(start), len(start) + len(ids)))
+
+
+def _require_offsets(model: Model) -> None:
+    if not model.tokenizer.is_fast:
+        raise ModelError(
+            f"model {model.name}: its tokenizer ({type(model.tokenizer).__name__}) does not tell "
+            "which characters a token stands for; add a tokenizer.json to the checkpoint"
+        )
 
 
 def encode_chat(model: Model, text: str) -> TokenizedText:
@@ -55,6 +97,11 @@ def encode_chat(model: Model, text: str) -> TokenizedText:
     content, and where the template rewrites the text nothing is. Raises ModelError when
     there is no template.
     """
+    return locate_chat(model, text).tokenized
+
+
+def locate_chat(model: Model, text: str) -> LocatedText:
+    """`encode_chat`, and where its content tokens stand in the stripped text."""
     tokenizer = model.tokenizer
     if not tokenizer.chat_template:
         raise ModelError(f"model {model.name}: no chat template; extract with --raw")
@@ -68,7 +115,8 @@ def encode_chat(model: Model, text: str) -> TokenizedText:
     stop = start + len(text) if start >= 0 else 0
     inside = [i for i, (a, b) in enumerate(spans) if max(a, start) < min(b, stop)]
     content = slice(inside[0], inside[-1] + 1) if inside else slice(0, 0)
-    return TokenizedText(tuple(encoding["input_ids"]), content)
+    own = tuple((a - start, b - start) for a, b in spans[content])
+    return LocatedText(TokenizedText(tuple(encoding["input_ids"]), content), text, own)
 
 
 def render_prompt(tokenizer: PreTrainedTokenizerBase, user: str, *, prefill: str = "") -> str:
@@ -132,11 +180,7 @@ def encode_rendered(model: Model, rendered: str, *, template: bool) -> Encoded:
     ordinary characters. Raises ModelError for a second BOS, and for a tokenizer without offsets.
     """
     tokenizer = model.tokenizer
-    if not tokenizer.is_fast:
-        raise ModelError(
-            f"model {model.name}: its tokenizer ({type(tokenizer).__name__}) does not tell which "
-            "characters a token stands for; add a tokenizer.json to the checkpoint"
-        )
+    _require_offsets(model)
     encoding = tokenizer(
         rendered,
         add_special_tokens=False,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 from stores.damage import Finding
 from stores.database import Connection, digest, transaction
+from stores.projections import KEPT_SNIPPETS
 from stores.workspace import Workspace
 
 AGAIN = "run the same `project` command again"
@@ -41,6 +42,17 @@ _CHUNK_FAULTS = {
             OR json_array_length(CASE WHEN json_valid(n.tokens) THEN n.tokens ELSE '[]' END)
             <> json_array_length(CASE WHEN json_valid(n.heat) THEN n.heat ELSE '[]' END)""",
 }
+# Of every emotion there is a window of each document that is long enough, or the best so many.
+_LOST_SNIPPETS = """
+    SELECT id, sum(max(due - kept, 0)) AS lost FROM (
+        SELECT p.id, (SELECT min(count(*), ?) FROM projected r WHERE r.projection_id = p.id
+                      AND r.status = 'done' AND r.tokens - json_extract(p.settings, '$.start_token')
+                      >= json_extract(p.settings, '$.snippet')) AS due,
+            (SELECT count(*) FROM snippets n WHERE n.projection_id = p.id
+             AND n.layer = l.value AND n.emotion = e.value) AS kept
+        FROM projections p JOIN json_each(p.settings, '$.layers') l
+        JOIN json_each(p.settings, '$.emotions') e WHERE p.finished_at IS NOT NULL)
+    GROUP BY id HAVING lost ORDER BY id"""
 _NOT_DONE = """projection_id = :pass AND document_id NOT IN (
     SELECT document_id FROM projected WHERE projection_id = :pass AND status = 'done')"""
 _ORPHANS = {
@@ -78,6 +90,11 @@ def inspect_projections(conn: Connection) -> Iterator[Finding]:
             place = f"{_place(conn, projection_id)} chunk {chunk}"
             mend = _mend(_forget_chunk, projection_id, chunk)
             yield Finding("projection", place, problem, PROJECT_AGAIN, mend)
+    for projection_id, lost in conn.execute(_LOST_SNIPPETS, (KEPT_SNIPPETS,)).fetchall():
+        problem = f"{lost} snippets are lost"
+        mend = _mend(_forget_pass, projection_id)
+        again = "project all of it again: the next best ones were not kept"
+        yield Finding("projection", _place(conn, projection_id), problem, again, mend)
     for row in conn.execute("SELECT id, finished_at FROM projections ORDER BY id").fetchall():
         yield from _inspect_pass(conn, *row)
 
@@ -149,6 +166,12 @@ def _forget_chunk(conn: Connection, projection_id: int, chunk: int) -> None:
         conn.execute(f"DELETE FROM {table} WHERE {which}", here)
     for table in ("token_summaries", "projected"):
         conn.execute(f"DELETE FROM {table} WHERE projection_id = ? AND chunk = ?", here)
+    conn.execute("UPDATE projections SET finished_at = NULL WHERE id = ?", (projection_id,))
+
+
+def _forget_pass(conn: Connection, projection_id: int) -> None:
+    for table in _OF_PASSES:
+        conn.execute(f"DELETE FROM {table} WHERE projection_id = ?", (projection_id,))
     conn.execute("UPDATE projections SET finished_at = NULL WHERE id = ?", (projection_id,))
 
 

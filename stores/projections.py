@@ -38,7 +38,7 @@ class Projection:
     corpus: str
     settings: Mapping[str, Any]
     """layers, emotions, vectors (layer -> sha256), model, weights_sha, dtype, format, start_token,
-    max_tokens, chunk_documents."""
+    max_tokens, chunk_documents, summaries (order statistics kept of a chunk), snippet (tokens)."""
     finished: bool
 
     @property
@@ -200,18 +200,19 @@ def finish_projection(conn: Connection, projection_id: int) -> None:
         )
 
 
-def known_projections(conn: Connection, reader: str, corpus: str) -> list[Projection]:
-    """The newest finished pass of each source, by source name."""
+def known_projections(
+    conn: Connection, reader: str, corpus: str, *, finished: bool = True
+) -> list[Projection]:
+    """The newest pass of each source that is finished, or is not, by source name."""
     samples = {sample.id: sample for sample in known_samples(conn)}
     query = (
         "SELECT id, sample_id, settings FROM projections WHERE reader = ? AND corpus = ? "
-        "AND finished_at IS NOT NULL ORDER BY finished_at, id"
+        "AND (finished_at IS NOT NULL) = ? ORDER BY finished_at, id"
     )
     newest = {}
-    for row in conn.execute(query, (reader, corpus)):
-        sample = samples[row["sample_id"]]
-        kept = json.loads(row["settings"])
-        newest[sample.source] = Projection(row["id"], sample, reader, corpus, kept, finished=True)
+    for row in conn.execute(query, (reader, corpus, finished)):
+        sample, kept = samples[row["sample_id"]], json.loads(row["settings"])
+        newest[sample.source] = Projection(row["id"], sample, reader, corpus, kept, finished)
     return [newest[source] for source in sorted(newest)]
 
 
@@ -232,9 +233,8 @@ def read_scores(
     """Document ids [n], scores [n, e] and norms [n] of the done documents, by position."""
     probes = "SELECT json_array_length(settings, '$.emotions') FROM projections WHERE id = ?"
     (e,) = conn.execute(probes, (projection_id,)).fetchone()
-    query = """
-        SELECT s.document_id, s.norm, s.scores FROM document_scores s
-        JOIN documents d ON d.id = s.document_id
+    query = """SELECT s.document_id, s.norm, s.scores
+        FROM document_scores s JOIN documents d ON d.id = s.document_id
         WHERE s.projection_id = ? AND s.layer = ? ORDER BY d.rank, d.id"""
     rows = [tuple(row) for row in conn.execute(query, (projection_id, layer))]
     ids = np.array([row[0] for row in rows], np.int64)

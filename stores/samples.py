@@ -201,7 +201,6 @@ def _sample(row: Any) -> Sample:
 
 def _nothing(source: str, seen: int, skipped: Mapping[str, int]) -> str:
     why = ", ".join(f"{n} {reason}" for reason, n in sorted(skipped.items())) or "it is empty"
-    return (
-        f"{source}: none of the {seen} documents seen has a text ({why}); "
-        "check the source, or name the field that holds the text with --text-field"
-    )
+    field = skipped.keys() & {"no_field", "no_text", "not_text"}
+    remedy = "name the field that holds the text with --text-field" if field else "check the source"
+    return f"{source}: none of the {seen} documents seen has a text ({why}); {remedy}"

@@ -16,7 +16,7 @@ def spell_floats(values: NDArray[np.float32]) -> str:
     """A JSON list of the shortest decimals that give the 32 bits back. ValueError for NaN."""
     if not np.isfinite(values).all():
         raise ValueError("a score that is not finite")
-    return f"[{','.join(values.astype(np.float32).astype(str))}]"
+    return f"[{','.join([str(each) for each in values.astype(np.float32)])}]"
 
 
 def read_floats(spelled: Iterable[str]) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ from stores.verdicts import CheckRate, check_rates
 PACE_SECONDS = 60.0
 STATUSES = ("pending", "leased", "done", "rejected", "failed")
 
-# of several passes of a reader over samples of one source, the one begun last
+# of several passes of a reader over samples of one source, the one begun or asked for last
 _PROJECTED = """
     SELECT p.corpus, s.source, p.reader, coalesce(r.status, 'pending'), r.reason, count(*)
     FROM projections p
@@ -23,7 +23,9 @@ _PROJECTED = """
     LEFT JOIN projected r ON r.projection_id = p.id AND r.document_id = d.id
     WHERE NOT EXISTS (
         SELECT 1 FROM projections q JOIN samples t ON t.id = q.sample_id
-        WHERE t.source = s.source AND q.reader = p.reader AND q.corpus = p.corpus AND q.id > p.id)
+        WHERE t.source = s.source AND q.reader = p.reader AND q.corpus = p.corpus
+            AND (coalesce(q.finished_at, q.created_at), q.id)
+                > (coalesce(p.finished_at, p.created_at), p.id))
     GROUP BY p.id, 4, 5 ORDER BY p.corpus, p.reader, s.source, 4, 5"""
 
 

@@ -45,7 +45,7 @@ from stores.database import open_database
 from stores.workspace import Workspace
 from tests.projecting import project
 
-job.CHUNK_SCORES = 16
+job.CHUNK_SCORES = job.SMALLEST_CHUNK = 16
 model = LazyModel(name=sys.argv[1], device="cpu")
 model.loaded
 write, stop = stores.projections._write_scores, threading.Event()

@@ -175,7 +175,7 @@ class _Bench:
 
     def _projected(self, batching: Batching) -> Entry:
         read = read_with_projection(batching, self._directions)
-        note = "token by token, with their summaries and snippets"
+        note = "token by token, up to the rows of the ledger, from token ids"
         return Entry(PROJECTED, partial(read, self._task, self._budget), note)
 
     def _plain(self) -> Entry:

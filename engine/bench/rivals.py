@@ -7,12 +7,12 @@ project does not need them. Knows nothing of clocks.
 
 import copy
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator
+from bisect import insort
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,12 +25,13 @@ from engine.budget import ExtractionBudget
 from engine.models import Model, residual
 from engine.packing import Batching, Segment, pad
 from engine.pooling import ChunkPooler
-from engine.projection.chunks import mean_scores
+from engine.projection.chunks import ChunkReader, CutDocument
+from engine.projection.cutting import Beginning
 from engine.projection.job import ProjectionSettings
 from engine.projection.passes import TokenProjector
-from engine.projection.summaries import summarise_tokens
-from engine.projection.windows import find_windows
-from stores.projections import KEPT_SNIPPETS
+from engine.readings import Reading, TextReader
+from stores.projections import KEPT_SNIPPETS, LayerChunk
+from stores.samples import Document
 
 Means = NDArray[np.float32]
 """Pooled means [n, l, d] in host memory, texts and layers in the order of the task."""
@@ -80,41 +81,74 @@ def read_with_extraction(batching: Batching) -> Read:
 
 
 def read_with_projection(batching: Batching, directions: NDArray[np.float64]) -> Read:
-    """A projection's own code in chunks of its own size, from tokens to what is kept of them.
+    """A projection's own code in chunks of its own size, from token ids to the rows of its chunks.
 
-    Each token is projected on `directions` [e, d], the same at each layer; texts and ledger are
-    left out. The means are along the directions: [n, l, e].
+    Each token is projected on `directions` [e, d], the same at each layer; what is kept are scores,
+    summaries and snippets, which from the second chunk on must beat those that are kept. Left out
+    are cutting and encoding texts, and the ledger. The means are along the directions: [n, l, e].
     """
 
     def read(task: Task, tokens: int) -> Means:
-        along = dict.fromkeys(task.layers, directions)
-        budget = ExtractionBudget(tokens)
-        projector = TokenProjector(task.model, batching, budget, threading.Event(), along)
-        size = _chunk_documents(task.layers)
-        firsts = range(0, len(task.segments), size)
-        chunks = [_project(projector, task.segments[first : first + size]) for first in firsts]
-        return np.concatenate(chunks)
+        along, stop = dict.fromkeys(task.layers, directions), threading.Event()
+        projector = TokenProjector(task.model, batching, ExtractionBudget(tokens), stop, along)
+        emotions = tuple(map(str, range(len(directions))))
+        reader = _DrawnReader(
+            TextReader(task.model, "raw", 0), projector, emotions, 0, task.segments
+        )
+        scores, best = [], _Best()
+        for chunk in _chunks(task):
+            part = reader.read(chunk, best.bars, lambda *_: None)
+            if part is None or any(outcome.status != "done" for outcome in part.outcomes):
+                raise torch.OutOfMemoryError(f"a text does not fit into a batch of {tokens} tokens")
+            best.add(part.layers)
+            scores.append(np.stack([part.layers[layer].scores for layer in task.layers], axis=1))
+        return np.concatenate(scores)
 
     return read
 
 
-def _chunk_documents(layers: tuple[int, ...]) -> int:
-    settings = ProjectionSettings(reader="", corpus="", layers=layers, format="raw", start_token=0)
-    return settings.chunk_documents
+class _Best:
+    """The scores of the snippets that would be kept, of every layer and emotion."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int, str], list[float]] = defaultdict(list)
+
+    def add(self, layers: Mapping[int, LayerChunk]) -> None:
+        for layer, part in layers.items():
+            for each in part.snippets:
+                insort(self._kept[layer, each.emotion], each.score)
+
+    def bars(self, layer: int) -> dict[str, float]:
+        return {
+            emotion: kept[-KEPT_SNIPPETS]
+            for (at, emotion), kept in self._kept.items()
+            if at == layer and len(kept) >= KEPT_SNIPPETS
+        }
 
 
-def _project(projector: TokenProjector, segments: tuple[Segment, ...]) -> Means:
-    every = range(len(segments))
-    found = projector.project(segments, every, lambda _texts, _tokens: None)
-    if found is None or found.too_large:
-        tokens = projector.budget.tokens
-        raise torch.OutOfMemoryError(f"a text does not fit into a batch of {tokens} tokens")
-    spans = list(pairwise(found.bounds.tolist()))
-    for scores in found.scores.values():
-        summarise_tokens(scores)
-        deque(find_windows(scores, spans, np.full(len(scores), -np.inf), KEPT_SNIPPETS), maxlen=0)
-    means = [mean_scores(scores, found.bounds) for scores in found.scores.values()]
-    return np.stack(means, axis=1)
+def _chunks(task: Task) -> Iterator[list[Document]]:
+    """As many documents as a projection reads together, each the number of a segment."""
+    size = ProjectionSettings(
+        reader="", corpus="", layers=task.layers, format="raw", start_token=0
+    ).chunk_documents
+    for first in range(0, len(task.segments), size):
+        numbers = range(first, min(first + size, len(task.segments)))
+        yield [Document(i, i, "", None, "", 0, "") for i in numbers]
+
+
+@dataclass(frozen=True, slots=True)
+class _DrawnReader(ChunkReader):
+    """Documents that are segments already; each token is a letter."""
+
+    segments: tuple[Segment, ...]
+
+    def cut(self, documents: Sequence[Document]) -> list[CutDocument]:
+        return [CutDocument(each, self._beginning(self.segments[each.id])) for each in documents]
+
+    def _beginning(self, segment: Segment) -> Beginning:
+        length = len(segment.ids)
+        edges = tuple(range(length + 1))
+        return Beginning("a" * length, False, Reading(segment, length, None), edges)
 
 
 def read_plainly(task: Task, size: int = NAIVE_BATCH) -> Means:

@@ -3,7 +3,7 @@
 Knows nothing of the ledger but the rows it makes, nor of where documents or directions come from.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -11,17 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.pooling import Told
-from engine.projection.cutting import cut_text
+from engine.projection.cutting import Beginning, read_beginning
 from engine.projection.passes import TokenProjector, TokenScores
-from engine.projection.pieces import text_pieces
 from engine.projection.summaries import WINDOW, summarise_tokens
 from engine.projection.windows import Window, find_windows
-from engine.readings import NOT_FINITE, OUT_OF_MEMORY, Fault, Reading, TextReader
+from engine.readings import NOT_FINITE, OUT_OF_MEMORY, Fault, TextReader
 from stores.failpoints import reach
 from stores.projections import KEPT_SNIPPETS, DocumentOutcome, LayerChunk, Snippet
 from stores.samples import Document
-
-TOO_LONG: Fault = ("failed", "too_long")
 
 Bars = Callable[[int], Mapping[str, float]]
 """Layer -> emotion -> the score that a snippet must beat, where there is one."""
@@ -29,12 +26,15 @@ Bars = Callable[[int], Mapping[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class CutDocument:
-    """A document as it is read: the beginning of its text, and its tokens."""
+    """A document, and what is read of it."""
 
     document: Document
-    text: str
-    cut: bool
-    reading: Reading
+    beginning: Beginning
+
+    @property
+    def fault(self) -> Fault | None:
+        """Why it is not read."""
+        return self.beginning.reading.fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,35 +59,32 @@ class ChunkReader:
 
         `told` hears how many documents and tokens are through, as they come.
         """
-        cut = [self._cut(document) for document in documents]
+        cut = self.cut(documents)
         reach("chunk_read")
-        sound = [i for i, each in enumerate(cut) if each.reading.fault is None]
-        told(len(cut) - len(sound), 0)
-        scores = self.projector.project([each.reading.segment for each in cut], sound, told)
+        scores = self._project(cut, told)
         if scores is None:
             return None
         reach("chunk_projected")
         means = {layer: mean_scores(rows, scores.bounds) for layer, rows in scores.scores.items()}
-        faults = find_faults([each.reading.fault for each in cut], scores, means)
+        faults = find_faults([each.fault for each in cut], scores, means)
         keeper = _Keeper(self.reader, self.emotions, cut, faults, scores)
-        return ReadChunk(
-            [_outcome(each, fault) for each, fault in zip(cut, faults, strict=True)],
-            {layer: keeper.keep(layer, means[layer], bars(layer)) for layer in means},
-        )
+        outcomes = [_outcome(each, fault) for each, fault in zip(cut, faults, strict=True)]
+        layers = {layer: keeper.keep(layer, means[layer], bars(layer)) for layer in means}
+        return ReadChunk(outcomes, layers)
 
-    def _cut(self, document: Document) -> CutDocument:
-        """Its beginning: as much as is asked for, or less where the model cannot hold that."""
-        model, limit = self.reader.model, self.max_tokens
-        text, cut = cut_text(model.tokenizer, document.text, limit)
-        reading = self.reader.read(text)
-        while reading.fault == TOO_LONG and model.context is not None:
-            limit -= len(reading.segment.ids) - model.context
-            if limit < 1:
-                break
-            text, cut = cut_text(model.tokenizer, document.text, limit)
-            reading = self.reader.read(text)
-        cut = cut or document.characters > len(document.text)
-        return CutDocument(document, text, cut, reading)
+    def cut(self, documents: Sequence[Document]) -> list[CutDocument]:
+        """As much of each as is read, and its tokens."""
+        return [
+            CutDocument(each, read_beginning(self.reader, each.text, self.max_tokens))
+            for each in documents
+        ]
+
+    def _project(self, cut: Sequence[CutDocument], told: Told) -> TokenScores | None:
+        """The model's pass over those that have no fault; None after a stop."""
+        sound = [i for i, each in enumerate(cut) if each.fault is None]
+        told(len(cut) - len(sound), 0)
+        segments = [each.beginning.reading.segment for each in cut]
+        return self.projector.project(segments, sound, told)
 
 
 def mean_scores(rows: NDArray[np.float32], bounds: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -117,7 +114,9 @@ def find_faults(
 
 def _outcome(cut: CutDocument, fault: Fault | None) -> DocumentOutcome:
     status, reason = fault or ("done", None)
-    return DocumentOutcome(cut.document.id, status, reason, cut.reading.length, cut.cut)
+    document, beginning = cut.document, cut.beginning
+    shortened = beginning.cut or document.characters > len(document.text)
+    return DocumentOutcome(document.id, status, reason, beginning.reading.length, shortened)
 
 
 class _Keeper:
@@ -131,11 +130,11 @@ class _Keeper:
         faults: Sequence[Fault | None],
         scores: TokenScores,
     ) -> None:
-        self._reader = reader
+        self._start_token = reader.start_token
         self._emotions = emotions
         self._done = [i for i, fault in enumerate(faults) if fault is None]
         self._cut = [cut[i] for i in self._done]
-        failed = [i for i, fault in enumerate(faults) if fault and not cut[i].reading.fault]
+        failed = [i for i, fault in enumerate(faults) if fault and not cut[i].fault]
         self._scores = scores.without(failed) if failed else scores
         edges = self._scores.bounds.tolist()
         self._spans = [(edges[i], edges[i + 1]) for i in self._done]
@@ -151,24 +150,28 @@ class _Keeper:
             scores=means[self._done],
             norms=self._scores.norms[self._done, number],
             summary=summarise_tokens(rows) if self._done else None,
-            snippets=tuple(self._snippet(rows, window) for window in windows),
+            snippets=tuple(self._snippets(rows, list(windows))),
         )
 
-    def _snippet(self, rows: NDArray[np.float32], window: Window) -> Snippet:
-        first = self._reader.start_token + window.first
-        start = self._spans[window.document][0] + window.first
-        return Snippet(
-            emotion=self._emotions[window.probe],
-            document_id=self._cut[window.document].document.id,
-            first=first,
-            score=window.score,
-            tokens=self._pieces_of(window.document)[first : first + WINDOW],
-            heat=tuple(rows[window.probe, start : start + WINDOW].tolist()),
-        )
+    def _snippets(self, rows: NDArray[np.float32], windows: Sequence[Window]) -> Iterator[Snippet]:
+        """The windows with their texts and, read all at once, their tokens' projections."""
+        probes = np.array([each.probe for each in windows], np.int64)
+        starts = [self._spans[each.document][0] + each.first for each in windows]
+        columns = np.array(starts, np.int64)[:, None] + np.arange(WINDOW)
+        heats = rows[probes[:, None], columns].tolist()
+        for window, heat in zip(windows, heats, strict=True):
+            first = self._start_token + window.first
+            yield Snippet(
+                self._emotions[window.probe],
+                self._cut[window.document].document.id,
+                first,
+                window.score,
+                self._pieces_of(window.document)[first : first + WINDOW],
+                tuple(heat),
+            )
 
     def _pieces_of(self, document: int) -> tuple[str, ...]:
-        """All content tokens of a document; most documents are in no snippet at all."""
+        """Of all content tokens of a document, in no snippet or many."""
         if document not in self._pieces:
-            cut, model = self._cut[document], self._reader.model
-            self._pieces[document] = text_pieces(model, self._reader.format, cut.text)
+            self._pieces[document] = self._cut[document].beginning.pieces()
         return self._pieces[document]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.projection.summaries import KEPT, WINDOW
 from stores.database import Connection
 from stores.errors import NotReady
 from stores.failpoints import reach
@@ -36,7 +37,7 @@ if TYPE_CHECKING:  # they load torch
     from engine.packing import Batching
     from engine.projection.chunks import ChunkReader
 
-CHUNK_SCORES, SMALLEST_CHUNK = 256, 16
+CHUNK_SCORES, SMALLEST_CHUNK = 512, 128
 """Documents of a chunk times layers, about; and no fewer documents than that."""
 
 
@@ -111,6 +112,8 @@ def pass_settings(
         "start_token": settings.start_token,
         "max_tokens": settings.max_tokens,
         "chunk_documents": settings.chunk_documents,
+        "summaries": KEPT,
+        "snippet": WINDOW,
     }
 
 

@@ -41,8 +41,9 @@ def find_windows(
         if found := best_windows(scores[:, start:stop]):
             firsts[document], means[document] = found
     order = np.argsort(-means, axis=0, kind="stable")[:kept]
-    for probe, bar in enumerate(bars):
-        for document in order[:, probe].tolist():
-            score = float(means[document, probe])
-            if score > bar:
-                yield Window(probe, document, int(firsts[document, probe]), score)
+    best = np.take_along_axis(means, order, axis=0)
+    probes, places = np.nonzero((best > bars).T)
+    documents = order[places, probes]
+    winners = (probes, documents, firsts[documents, probes], best[places, probes])
+    for row in zip(*(each.tolist() for each in winners), strict=True):
+        yield Window(*row)

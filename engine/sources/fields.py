@@ -13,6 +13,7 @@ TEXTS = ("text", "content")
 CONVERSATIONS = ("conversation", "conversations", "messages")
 
 Record = Mapping[str, Any]
+_LISTED = 20
 
 
 def choose_field(records: Sequence[Record], asked: str | None, where: str) -> str:
@@ -89,4 +90,7 @@ def _all_strings(records: Sequence[Record], name: str) -> bool:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names) if names else "none: there are no fields"
+    """The first of them on one line, whatever they hold."""
+    shown = [name if name.isprintable() else repr(name) for name in names[:_LISTED]]
+    more = [f"and {len(names) - _LISTED:,} more"] if len(names) > _LISTED else []
+    return ", ".join((*shown, *more)) or "none: there are no fields"

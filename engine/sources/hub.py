@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.sources.base import Found, Source
 from engine.sources.fields import choose_field, part_in, text_in
-from engine.sources.refusals import asking, left, muted, streaming
+from engine.sources.refusals import asking, left, muted, require_loader, streaming
 from stores.errors import UsageError
 
 if TYPE_CHECKING:
@@ -70,9 +70,13 @@ def open_hub(
     split is the one given, else train, else the only one.
 
     Raises:
-        UsageError: the data set, its revision, configuration, split or field is not there.
-        EngineError: the hub cannot be reached, or lets nobody or not this user in.
+        UsageError: the data set, its revision, configuration, split or field is not there, or
+            `seed` is negative.
+        EngineError: the hub cannot be reached or lets not this user in; a package is missing.
     """
+    if seed < 0:
+        raise UsageError(f"--seed {seed}: data sets on the hub are shuffled by one of 0 or more")
+    require_loader()
     with muted():
         with asking(dataset):
             commit = _resolve(dataset, revision)
@@ -109,8 +113,12 @@ def _version() -> str:
 
 def _resolve(dataset: str, revision: str | None) -> str:
     """The commit, once the hub has said that it would give the files."""
+    import datasets
     from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import OfflineModeIsEnabled
 
+    if datasets.config.HF_HUB_OFFLINE:  # HF_DATASETS_OFFLINE too, of which the hub knows nothing
+        raise OfflineModeIsEnabled
     hub = HfApi()
     found = hub.dataset_info(dataset, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     if found.gated:

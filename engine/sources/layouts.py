@@ -6,7 +6,7 @@ What holds no text is told with its place and a reason. Knows nothing of folders
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,7 +21,7 @@ Split = Literal["file", "paragraph", "line"]
 Layout = Literal["jsonl", "parquet", "txt"]
 
 FIRST_RECORDS = 100
-"""How many records say which fields there are."""
+"""How many records say which fields there are; fewer where they are long."""
 _ROWS = 64  # so few that long texts do not add up
 
 
@@ -57,8 +57,14 @@ def first_records(file: TextFile) -> list[Record]:
     """Some of the first records of a file, faulty ones left out; of parquet only the outline."""
     if file.layout == "parquet":
         return _outline(file.path)
-    parsed = (_parse(line) for line in read_lines(file.path))
-    return list(islice((each for each in parsed if not isinstance(each, str)), FIRST_RECORDS))
+    records, size = list[Record](), 0
+    for line in read_lines(file.path):
+        size += len(line or b"")
+        if not isinstance(record := _parse(line), str):
+            records.append(record)
+        if records and (len(records) == FIRST_RECORDS or size > MAX_DOCUMENT):
+            break
+    return records
 
 
 def _read_jsonl(file: TextFile, cut: Cut) -> Iterator[Found]:
@@ -140,7 +146,10 @@ def _empty(kind: "pyarrow.DataType") -> Any:
 
     if types.is_struct(kind):
         return {each.name: _empty(each.type) for each in kind}
-    return "" if types.is_string(kind) or types.is_large_string(kind) else None
+    if types.is_dictionary(kind):
+        return _empty(kind.value_type)
+    strings = types.is_string(kind), types.is_large_string(kind), types.is_string_view(kind)
+    return "" if any(strings) else None
 
 
 def _read_txt(file: TextFile, cut: Cut) -> Iterator[Found]:

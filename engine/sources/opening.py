@@ -1,4 +1,4 @@
-"""Which source a user means: one of the catalogue, any data set on the hub, or a path.
+"""Which source a user means: of the catalogue, on the hub, a path, or one that was drawn before.
 
 Knows nothing of how a source is read.
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from engine.sources.base import Found, Source
+from engine.sources.choosing import LOWEST
 from stores.database import Connection
 from stores.errors import BadValue, UsageError
 from stores.samples import known_samples
@@ -32,23 +33,32 @@ class Wanted:
 
 
 def open_source(conn: Connection, corpus: str, wanted: Wanted, *, seed: int, size: int) -> Source:
-    """`pile`, `lmsys`, `hub:OWNER/NAME` or a path. Raises EngineError, one line, for all else.
+    """`pile`, `lmsys`, `hub:OWNER/NAME`, a path, or the name of what was drawn from a path before.
 
-    A source of the hub comes in an order given by `seed`; where a sample of `size` documents was
-    drawn from it before, the hub is not asked again, so that every model reads the same ones.
+    Raises EngineError, one line, for all else. A source of the hub comes in an order given by
+    `seed`; where a sample of `size` documents was drawn from it before, the hub is not asked again,
+    so that every model reads the same ones. Files may be gone: their sample goes by its name.
     """
     from engine.sources.catalogue import find_source, read_catalogue
     from engine.sources.files import open_files
     from engine.sources.hub import open_hub
 
+    if not corpus.strip():
+        raise UsageError("CORPUS is empty; an empty path would be the folder that you are in")
     listed = find_source(corpus)
     if listed is None and not corpus.startswith(HUB):
         _refuse_hub_options(corpus, wanted)
         path = Path(corpus).expanduser()
         if not path.exists():
+            split = None if wanted.split == "auto" else wanted.split
+            cut = {"text_field": wanted.text_field, "split": split}
+            drawn = _find_drawn(conn, corpus, cut, seed, size)
+            if drawn and wanted.name in (None, corpus):
+                return drawn
             raise BadValue(
-                f"no source {corpus!r}: write {', '.join(read_catalogue())}, hub:OWNER/NAME, or "
-                "the path of a .jsonl, .jsonl.zst, .parquet or .txt file or of a folder of them"
+                f"no source {corpus!r}: write {', '.join(read_catalogue())}, hub:OWNER/NAME, "
+                "the path of a .jsonl, .jsonl.zst, .parquet or .txt file or of a folder of them, "
+                "or the name of a sample that was drawn with the same --seed and --samples"
             )
         name = wanted.name or slug(path.resolve().name)
         return open_files(path, name=name, text_field=wanted.text_field, split=wanted.split)
@@ -74,7 +84,7 @@ class _Drawn:
 
     name: str
     settings: Mapping[str, Any]
-    whole: bool = False
+    whole: bool
 
     def read(self) -> Iterator[Found]:
         raise RuntimeError(f"the sample of {self.name} is complete and was to be read again")
@@ -90,7 +100,7 @@ def _find_drawn(
         same = all(value is None or there.get(key) == value for key, value in asked.items())
         drawn = (sample.source, sample.settings["seed"], sample.settings["size"])
         if sample.finished and same and drawn == (name, seed, size):
-            return _Drawn(name, origin)
+            return _Drawn(name, origin, sample.settings["rule"] == LOWEST)
     return None
 
 

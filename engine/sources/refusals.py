@@ -7,6 +7,7 @@ what is read.
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 from stores.errors import EngineError, UsageError
@@ -16,6 +17,16 @@ Row = dict[str, Any]
 ATTEMPTS = 2
 """Of the loader, at each open and read; the hub's library tries six times within each."""
 LOCAL_COPY = "or project a local copy with `project PATH`"
+
+
+def require_loader() -> None:
+    """Raises EngineError when a package that reads from the hub is missing."""
+    for package in ("datasets", "zstandard"):
+        if find_spec(package) is None:
+            raise EngineError(
+                f"the hub is read with the package {package}, which is missing; "
+                f"pip install {package}, {LOCAL_COPY}"
+            )
 
 
 @contextmanager
@@ -65,7 +76,7 @@ def streaming(dataset: str, seen: int) -> Iterator[None]:
         if _is_network(error):
             raise EngineError(
                 f"{dataset}: the connection to the hub was lost after {seen:,} documents "
-                f"({_kind(error)}): run it again, {LOCAL_COPY}"
+                f"({_kind(_cause(error))}): run it again, {LOCAL_COPY}"
             ) from error
         raise EngineError(
             f"{dataset}: what comes after {seen:,} documents cannot be read ({_kind(error)}): "
@@ -107,14 +118,25 @@ def _is_network(error: Exception) -> bool:
     return isinstance(error, HTTPError | ConnectionError | TimeoutError)
 
 
-def _refusal(dataset: str, error: Exception) -> EngineError:
+def _cause(error: Exception) -> Exception:
+    """What the hub answered, where the loader speaks of a lost connection in the end."""
     from huggingface_hub import errors
 
+    return error.__cause__ if isinstance(error.__cause__, errors.HfHubHTTPError) else error
+
+
+def _refusal(dataset: str, raised: Exception) -> EngineError:
+    from huggingface_hub import errors, get_token
+
+    error, known = _cause(raised), get_token() is not None
     status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
     kind: type[EngineError] = EngineError
     match error:
         case errors.OfflineModeIsEnabled():
-            words = f"the hub cannot be reached: HF_HUB_OFFLINE is set; unset it, {LOCAL_COPY}"
+            words = (
+                "the hub cannot be reached: HF_HUB_OFFLINE or HF_DATASETS_OFFLINE is set; unset "
+                f"it, {LOCAL_COPY}"
+            )
         case errors.RevisionNotFoundError():
             kind, words = UsageError, "has no such revision; correct --hub-revision"
         case errors.GatedRepoError():
@@ -127,9 +149,9 @@ def _refusal(dataset: str, error: Exception) -> EngineError:
             )
         case errors.HFValidationError():
             kind, words = UsageError, "is no name of a data set; write hub:OWNER/NAME"
-        case errors.HfHubHTTPError() if status == 401:
+        case errors.HfHubHTTPError() if status == 401 and known:
             words = "the hub does not know the token in HF_TOKEN: renew it"
-        case errors.HfHubHTTPError() if status == 403:
+        case errors.HfHubHTTPError() if status == 403 and known:
             words = _closed_gate(dataset)
         case errors.HfHubHTTPError():
             words = f"the hub answers {status}: try again later, {LOCAL_COPY}"
@@ -159,4 +181,8 @@ def _closed_gate(dataset: str) -> str:
 
 
 def _kind(error: Exception) -> str:
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.HfHubHTTPError):
+        return f"it answers {error.response.status_code}"
     return type(error).__name__

@@ -30,6 +30,7 @@ from stores.samples import (
 MAX_CHARACTERS = 50_000
 """Of a longer document the beginning is kept; its length and digest are those of the whole."""
 
+MOST_DOCUMENTS = 10**9
 BATCH_DOCUMENTS, BATCH_CHARACTERS = 1_000, 4_000_000
 TELL_EVERY = 100
 
@@ -52,14 +53,14 @@ def draw_sample(
     'duplicate': further copies of documents of the sample (of all texts, they would not fit).
 
     Raises:
-        BadValue: `size` is below 1.
+        BadValue: `size` is below 1 or above MOST_DOCUMENTS.
         NotReady: no document has a text.
         FingerprintMismatch: a stream was begun before and now gives other documents.
         Stopped: `stop` was set; what was kept is still there, and another call begins anew.
         EngineError: from the source.
     """
-    if size < 1:
-        raise BadValue(f"a sample of {size} documents is none: --samples is at least 1")
+    if not 1 <= size <= MOST_DOCUMENTS:
+        raise BadValue(f"a sample of {size} documents: --samples is 1 to {MOST_DOCUMENTS:,}")
     settings = {
         "source": dict(source.settings),
         "seed": seed,

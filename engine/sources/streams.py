@@ -93,7 +93,7 @@ def _unpacked_zst(packed: BinaryIO) -> Iterator[bytes]:
                 chunk = frame.decompress(rest)
             except zstandard.ZstdError as error:
                 raise EOFError(str(error)) from error
-            yield chunk
+            yield from (chunk[at : at + _CHUNK] for at in range(0, len(chunk), _CHUNK))
             rest = frame.unused_data
             frame = None if frame.eof else frame
     if frame is not None:

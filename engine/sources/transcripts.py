@@ -35,7 +35,7 @@ def render_turns(turns: Sequence[Mapping[str, Any]]) -> str:
 def _speaker(n: int, turn: object) -> str:
     if not isinstance(turn, Mapping):
         raise BadValue(f"turn {n} is no object with a role and a content")
-    role = turn.get("role", turn.get("from"))
+    role = _either(turn, "role", "from")
     if not isinstance(role, str) or role.lower() not in _SPEAKER:
         raise BadValue(f"turn {n} is by {role!r}, which is none of {', '.join(_SPEAKER)}")
     return _SPEAKER[role.lower()]
@@ -44,11 +44,17 @@ def _speaker(n: int, turn: object) -> str:
 def _content(n: int, turn: Mapping[str, Any]) -> str:
     if "content" not in turn and "value" not in turn:
         raise BadValue(f"turn {n} has no content")
-    content = turn.get("content", turn.get("value"))
+    content = _either(turn, "content", "value")
     if content is None:
         return ""
     parts = content if isinstance(content, list) else [content]
     return "\n".join(_text(n, part) for part in parts).strip()
+
+
+def _either(turn: Mapping[str, Any], name: str, other: str) -> Any:
+    """What stands under one of two names; in a table a turn has all columns, the idle ones null."""
+    found = turn.get(name)
+    return turn.get(other) if found is None else found
 
 
 def _text(n: int, part: object) -> str:

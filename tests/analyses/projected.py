@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.projection.summaries import summarise_tokens
+from engine.projection.summaries import KEPT, summarise_tokens
 from stores.database import digest
 from stores.projections import (
     KEPT_SNIPPETS,
@@ -39,6 +39,8 @@ class Texts:
     """How many documents after the scored ones are too short."""
     seed: int = 0
     finished: bool = True
+    form: int = KEPT
+    """Of the token summaries, as the pass says."""
     length: int = 40
     """Characters of a document beyond its number."""
 
@@ -67,6 +69,7 @@ def plant_pass(lab: Lab, texts: Texts) -> Projection:
             "max_tokens": 512,
             "format": "raw",
             "start_token": 50,
+            "summaries": texts.form,
         },
         run,
     )

@@ -11,6 +11,7 @@ from scipy.stats import false_discovery_control
 from analyses.base import Result, inputs_digest, run_analysis
 from analyses.external import ANALYSIS, run
 from analyses.external_rows import DOCUMENTS, RANKING, SNIPPETS, SOURCES, TOKEN_QUANTILES
+from engine.projection.summaries import KEPT
 from stores.database import Connection
 from stores.errors import NotReady
 from stores.judgements import Question, answer_judgement, open_judgements, plan_judgements
@@ -99,7 +100,7 @@ def test_raw_every_source_ranks_alike_and_centred_each_ranks_first_what_it_has(l
         assert next(row["emotion"] for row in rows if row["neutral_rank"] == 1) == excited
         found = _one(result, f"neutral.{source}", excited)
         assert found.ci_low is not None and found.ci_low > 1.0
-        assert found.p_value == pytest.approx(2 / 1001)
+        assert found.p_value == pytest.approx(1 / 1001)
         assert _one(result, "same_first.raw", source).value == 1.0
         centred = _one(result, "same_first.centred", source)
         assert centred.value is not None and centred.value < 0.35
@@ -131,13 +132,14 @@ def test_values_are_those_of_a_plain_computation(conn: Connection, workspace: Wo
     plant_pass(made, Texts(scores))
     result = run(made.inputs(*LAYERS))
     given = scores[1].astype(np.float32).astype(np.float64)
+    unit = neutral.std(axis=0)
     mean, sd = given.mean(axis=0), given.std(axis=0)
     z = (given - mean) / sd
     firsts = np.bincount(z.argmax(axis=1), minlength=E)
     for i, emotion in enumerate(made.protocol.names):
         assert _one(result, "raw.pile", emotion).value == pytest.approx(mean[i])
-        expected = (mean[i] - neutral.mean(axis=0)[i]) / sd[i]
-        assert _one(result, "neutral.pile", emotion).value == pytest.approx(expected, abs=1e-6)
+        expected = (mean[i] - neutral.mean(axis=0)[i]) / unit[i]
+        assert _one(result, "neutral.pile", emotion).value == pytest.approx(expected, abs=1e-4)
         first = _one(result, "first.pile", emotion)
         assert (first.value, first.n, first.chance) == (firsts[i] / N, N, 1 / E)
     documents = _table(result, "documents")
@@ -215,7 +217,24 @@ def test_without_neutral_texts_neutral_rows_are_left_out_and_that_is_told(
     assert {row["neutral"] for row in _table(result, "ranking")} <= {None} | _nans(result)
     told = _settings(result)
     assert told["neutral_texts"] == 0
-    assert str(told["neutral"]).startswith("none: no neutral dialogues of corpus main")
+    assert str(told["neutral"]).startswith("none: fewer than 10 neutral dialogues of corpus main")
+
+
+@pytest.mark.parametrize(("per_topic", "known"), [(3, ()), (4, ("neutral",))])
+def test_few_neutral_texts_are_told_and_halved_or_taken_only_where_they_are_enough(
+    conn: Connection, workspace: Workspace, per_topic: int, known: tuple[str, ...]
+) -> None:
+    made = open_lab(conn, workspace, WORLD)
+    read_neutral_texts(made, per_topic)
+    for seed, source in enumerate(("one", "two")):
+        plant_pass(made, Texts(_scores(seed), source))
+    result = run(made.inputs(*LAYERS))
+    names = {row.metric.partition(".")[0] for row in result.metrics if row.subject == "e00"}
+    assert names == {"raw", "first", *known}
+    assert not [row for row in result.metrics if row.metric == "agreement.neutral"]
+    told = str(_settings(result)["neutral"])
+    assert told.endswith("; too few of them to compare sources by") == bool(known)
+    assert told.startswith("none: fewer than 10 neutral dialogues") == (not known)
 
 
 def _nans(result: Result) -> set[Cell]:
@@ -275,6 +294,16 @@ def test_a_pass_on_vectors_that_were_built_anew_is_left_out_and_named(lab: Lab) 
     told = _settings(run(lab.inputs(*LAYERS)))
     assert told["sources"] == "after"
     assert str(told["left_out"]).startswith("before: projected on vectors that were built anew")
+
+
+def test_a_pass_whose_summaries_are_of_another_form_is_left_out_and_named(lab: Lab) -> None:
+    plant_pass(lab, Texts(_scores(1), "before", form=KEPT - 1))
+    with pytest.raises(NotReady, match="before: its tokens were summarised in another form"):
+        run(lab.inputs(*LAYERS))
+    plant_pass(lab, Texts(_scores(1), "after"))
+    told = _settings(run(lab.inputs(*LAYERS)))
+    assert told["sources"] == "after"
+    assert str(told["left_out"]).startswith("before: its tokens were summarised in another form")
 
 
 def test_too_few_documents_are_left_out_and_named(lab: Lab) -> None:

@@ -46,7 +46,7 @@ def test_ties_count_half() -> None:
 def test_a_judge_who_guesses_has_uniform_p() -> None:
     rng = np.random.default_rng(1)
     p: list[float] = []
-    for seed in range(300):
+    for seed in range(150):
         own, other = rng.normal(5, 2, (2, 30)).tolist()
         found = rows(judgements(own, other), seed, 199)["judge.notes"].p_value
         assert found is not None

@@ -53,6 +53,7 @@ def begin_pass(
     conn: Connection, sample: Sample, reader: str = "toy", corpus: str = "main", **settings: Any
 ) -> Projection:
     settings = {"emotions": EMOTIONS, "layers": LAYERS, "chunk_documents": CHUNK, **settings}
+    settings |= {"start_token": 3, "snippet": 2}
     run_id = open_run(conn, f"project {sample.source}", {})
     return open_projection(conn, sample, reader, corpus, settings, run_id)
 

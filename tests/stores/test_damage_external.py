@@ -98,6 +98,19 @@ def test_a_damaged_chunk_is_read_again_and_no_other(
     assert rows(projected) == before
 
 
+def test_a_pass_that_lost_snippets_is_read_again_whole(
+    projected: Connection, workspace: Workspace
+) -> None:
+    before = rows(projected)
+    projected.execute("DELETE FROM snippets WHERE projection_id = 1 AND document_id < 3")
+    findings = found(projected, workspace)
+    assert [(f.place, f.problem) for f in findings] == [(PLACE, "12 snippets are lost")]
+    assert repair(projected, workspace, findings) == 1
+    assert told(projected, workspace) == []
+    assert project(projected, begin_pass(projected, known_samples(projected)[0])) == [0, 1, 2]
+    assert rows(projected) == before
+
+
 def test_rows_of_no_document_that_is_done_are_removed(
     projected: Connection, workspace: Workspace
 ) -> None:

@@ -118,9 +118,11 @@ def test_a_finished_sample_says_what_was_seen_and_never_changes(conn: Connection
 
 def test_a_sample_without_a_document_is_not_finished_and_says_why(conn: Connection) -> None:
     sample = opened(conn)
-    why = r"pile: none of the 9 documents seen has a text \(2 empty, 7 not_json\); .*--text-field"
+    why = r"pile: none of the 9 documents seen has a text \(2 empty, 7 not_json\); check the source"
     with pytest.raises(NotReady, match=why):
         finish_sample(conn, sample.id, seen=9, skipped={"not_json": 7, "empty": 2})
+    with pytest.raises(NotReady, match=r"\(7 no_field\); name the field .* with --text-field"):
+        finish_sample(conn, sample.id, seen=7, skipped={"no_field": 7})
     with pytest.raises(NotReady, match="it is empty"):
         finish_sample(conn, sample.id, seen=0, skipped={})
     assert not opened(conn).finished

@@ -63,3 +63,13 @@ def test_of_several_passes_over_a_source_the_last_one_counts(conn: Connection) -
     begin_pass(conn, add_sample(conn, 4, seed=1))
     (begun,) = read_stages(conn, now=0.0)
     assert begun.rows == dict.fromkeys(STATUSES, 0) | {"pending": 4}
+
+
+def test_a_pass_that_is_asked_for_again_counts_again(conn: Connection) -> None:
+    older = begin_pass(conn, add_sample(conn, 10))
+    newer = begin_pass(conn, add_sample(conn, 4, seed=1))
+    for asked, documents in ((older, 10), (newer, 4), (older, 10)):
+        time.sleep(0.002)  # the ledger's clock counts milliseconds
+        project(conn, asked)
+        (counted,) = read_stages(conn, now=0.0)
+        assert sum(counted.rows.values()) == documents

@@ -20,6 +20,7 @@ from engine.bench.floor import Floor, Products, needed_flops, passed_products
 from engine.bench.rivals import Absent, Means, Read, Task, read_plainly
 from engine.bench.shapes import SHAPES, Shape
 from engine.packing import Batching
+from engine.projection import chunks
 from engine.projection.summaries import summarise_tokens
 from stores.errors import UsageError
 from stores.projections import TokenSummary
@@ -170,12 +171,12 @@ def test_a_projection_is_measured_in_chunks_of_its_own_size(
         sizes.append(scores.shape[1])
         return summarise_tokens(scores)
 
-    monkeypatch.setattr(rivals, "summarise_tokens", noted)
-    task = Task(draw_model(TOY, tmp_path), draw_texts(70, 1024, 0), (0, 1, 2, 3))
+    monkeypatch.setattr(chunks, "summarise_tokens", noted)
+    task = Task(draw_model(TOY, tmp_path), draw_texts(135, 1024, 0), (0, 1, 2, 3))
     read = rivals.read_with_projection("padded", draw_directions(5, task.model.d_model, 0))
-    assert read(task, 512).shape == (70, 4, 5)
+    assert read(task, 512).shape == (135, 4, 5)
     pooled = [len(segment.ids[segment.pooled]) for segment in task.segments]
-    assert sizes == [sum(pooled[:64])] * 4 + [sum(pooled[64:])] * 4
+    assert sizes == [sum(pooled[:128])] * 4 + [sum(pooled[128:])] * 4
 
 
 def test_a_rival_that_fails_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from engine.packing import Segment
 from engine.projection import job
 from engine.projection.job import Directions
 from engine.projection.passes import TokenProjector, TokenScores
-from engine.projection.summaries import WINDOW, merge_moments, summarise_tokens
+from engine.projection.summaries import KEPT, WINDOW, merge_moments, summarise_tokens
 from engine.tokens import encode_chat, encode_raw
 from stores.database import Connection
 from stores.errors import NotReady
@@ -54,6 +54,7 @@ CLOSE = 1e-5
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sixteen documents each, so that small samples have several."""
     monkeypatch.setattr(job, "CHUNK_SCORES", 16)
+    monkeypatch.setattr(job, "SMALLEST_CHUNK", 16)
 
 
 @pytest.fixture(scope="module")
@@ -424,6 +425,8 @@ def test_the_settings_of_a_pass_say_all_that_its_numbers_hang_on(
         "start_token": START,
         "max_tokens": 80,
         "chunk_documents": 16,
+        "summaries": KEPT,
+        "snippet": WINDOW,
     }
     expected = job.pass_settings(unloadable(lazy), settings_of(), directions_of(32))
     assert find_projection(conn, sample, "toy", "toy", expected) == found
@@ -435,9 +438,9 @@ def test_the_settings_of_a_pass_say_all_that_its_numbers_hang_on(
 
 def test_a_chunk_holds_fewer_documents_the_more_layers_there_are() -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job, "CHUNK_SCORES", 256)
+        patch.setattr(job, "CHUNK_SCORES", 512)
         sizes = [settings_of(layers=tuple(range(n))).chunk_documents for n in (1, 6, 60)]
-    assert sizes == [256, 42, 16]
+    assert sizes == [512, 85, 16]
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.models import Model
-from engine.projection.pieces import text_pieces
+from engine.projection.cutting import read_beginning
 from engine.readings import TextReader
 from engine.tokens import encode_chat, encode_raw
-from stores.errors import ModelError
 from tests.engine.projection.makes import MAKES, MIXED
 from tests.engine.tiny import CHAT_TEMPLATE
 
@@ -25,6 +24,11 @@ def with_make(model: Model, make: str, template: str = CHAT_TEMPLATE) -> Model:
     tokenizer: Any = MAKES[make]
     tokenizer.chat_template = template
     return replace(model, tokenizer=tokenizer)
+
+
+def text_pieces(model: Model, form: Form, text: str) -> tuple[str, ...]:
+    """Those of all tokens that are read of a short text."""
+    return read_beginning(TextReader(model, form, 0), text, 1000).pieces()
 
 
 def content_of(model: Model, form: Form, text: str) -> list[int]:
@@ -113,26 +117,6 @@ def test_a_token_that_stands_nowhere_repeats_no_text(tiny: Model) -> None:
     pieces = text_pieces(replace(tiny, tokenizer=tokenizer), "raw", "The letter lay there")
     assert pieces[2] == ""
     assert "".join(pieces) == "The letter lay there"
-
-
-class Elsewhere:
-    """A tokenizer whose tokens are others once it is asked where they stand."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._tokenizer, name)
-
-    def __call__(self, text: str, **options: Any) -> Any:
-        where = options.get("return_offsets_mapping")
-        return self._tokenizer(text.upper() if where else text, **options)
-
-
-def test_pieces_of_other_tokens_than_those_read_are_refused(tiny: Model) -> None:
-    tokenizer: Any = Elsewhere(MAKES["demo"])
-    with pytest.raises(ModelError, match="other tokens when asked where"):
-        text_pieces(replace(tiny, tokenizer=tokenizer), "raw", "the letter")
 
 
 @pytest.mark.parametrize("make", MAKES)

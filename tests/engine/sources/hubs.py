@@ -35,6 +35,10 @@ class Hub:
     tokens: frozenset[str] = frozenset()
     dropped: set[str] = field(default_factory=set)
     """Files in front of whose bytes the line goes dead."""
+    limited: set[str] = field(default_factory=set)
+    """Files that were asked for too often."""
+    refused: int | None = None
+    """What the store answers, whatever is asked for."""
     fetched: list[str] = field(default_factory=list)
     """Files whose bytes were asked for, in that order."""
 
@@ -119,7 +123,9 @@ class Answering(BaseHTTPRequestHandler):
     def fetch(self, repository: Repository, path: str) -> None:
         """From the store behind the hub, whose addresses are signed for a while."""
         self.hub.fetched.append(path)
-        if path in self.hub.dropped:
+        if self.hub.refused or path in self.hub.limited:
+            self.refuse(self.hub.refused or 429)
+        elif path in self.hub.dropped:
             self.close_connection = True
         else:
             self.ranged(repository.files[path], repository.commit)

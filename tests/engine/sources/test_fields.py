@@ -42,6 +42,14 @@ def test_a_field_that_is_not_there_is_refused_with_those_that_are() -> None:
         choose_field([{"text": "a"}, {"id": 3}], "txt", "here")
 
 
+def test_the_fields_are_listed_on_one_line_however_many_and_odd() -> None:
+    names = ["a\n<b>", *map(str, range(3000))]
+    with pytest.raises(UsageError) as refused:
+        choose_field([dict.fromkeys(names)], None, "here")
+    told = str(refused.value)
+    assert told.endswith(r": 'a\n<b>', " + ", ".join(names[1:20]) + ", and 2,981 more")
+
+
 def test_a_dot_leads_into_a_field_unless_it_is_part_of_a_name() -> None:
     record = {"meta": {"text": "inner", "deep": {"er": "x"}}, "a.b": "dotted", "a": {"b": "no"}}
     assert choose_field([record], "meta.text", "here") == "meta.text"

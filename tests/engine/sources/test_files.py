@@ -6,6 +6,7 @@ import os
 import random
 import tempfile
 import threading
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -224,6 +225,14 @@ def test_an_unclear_field_is_asked_for_before_anything_is_read(name: str, tmp_pa
     assert texts(path, text_field="body") == ["b"]
 
 
+def test_any_way_in_which_a_column_keeps_strings_is_one_of_strings(tmp_path: Path) -> None:
+    strings = pyarrow.array(["a", "b"])
+    kinds = (pyarrow.large_string(), pyarrow.string_view())
+    for column in (strings.dictionary_encode(), *(strings.cast(kind) for kind in kinds)):
+        path = write_parquet(tmp_path / "a.parquet", id=[1, 2], story=column)
+        assert texts(path) == ["a", "b"]
+
+
 PLAIN = b"\xef\xbb\xbfone\r\ntwo\r\n\r\n \t\r\nthree\n\n\xff\n"
 
 
@@ -426,3 +435,13 @@ def test_memory_does_not_follow_the_length_of_a_line(
     characters, more = map(int, told.split())
     assert characters == 0
     assert more < 100
+
+
+def test_memory_does_not_follow_how_long_the_first_records_are(tmp_path: Path) -> None:
+    """Thirty lines of 5 MB: what is looked at to find the field is a few of them."""
+    path = write_lines(tmp_path / "books.jsonl", [{"text": "a" * 5_000_000}] * 30)
+    tracemalloc.start()
+    open_files(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 70_000_000

@@ -3,12 +3,15 @@
 import json
 import re
 import socket
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from engine.sources.hub import open_hub
 from engine.sources.refusals import muted
+from stores.errors import EngineError
 from tests.engine.sources.asking import Asker, asker
 from tests.engine.sources.hubs import Hub
 from tests.engine.sources.shelf import CHATS, GRANTED, OTHER, PILE
@@ -46,6 +49,7 @@ def test_a_token_is_nowhere_in_what_is_kept_or_told(child: Asker) -> None:
         ({"dataset": PILE, "split": "dev"}, r"--hub-split: no 'dev'; there is train$"),
         ({"dataset": PILE, "text_field": "body"}, r"no field 'body'; --text-field is one of text"),
         ({"dataset": PILE, "text_field": "meta"}, r"the field meta holds no text; correct"),
+        ({"dataset": PILE, "seed": -1}, r"^--seed -1: data sets on the hub are shuffled by one of"),
         ({"dataset": "someone/two"}, r"--config: several to choose from; there is this, that$"),
         ({"dataset": "someone/two", "config": "it"}, r"--config: no 'it'; there is this, that$"),
     ],
@@ -106,7 +110,10 @@ def test_a_line_that_goes_dead_is_told_in_bounded_time_and_the_next_draw_sees_th
     ("environment", "sentence"),
     [
         ({}, r"^someone/pile: the hub cannot be reached \(ConnectError\): connect, or project"),
-        ({"HF_HUB_OFFLINE": "1"}, r"the hub cannot be reached: HF_HUB_OFFLINE is set; unset it"),
+        (
+            {"HF_HUB_OFFLINE": "1"},
+            r"the hub cannot be reached: HF_HUB_OFFLINE or \w+ is set; unset",
+        ),
     ],
 )
 def test_without_a_network_it_says_so_at_once_and_names_the_way_without(
@@ -118,6 +125,30 @@ def test_without_a_network_it_says_so_at_once_and_names_the_way_without(
     assert re.search(sentence, answered["error"])
     assert "project a local copy with `project PATH`" in answered["error"]
     assert answered["slept"] < 5
+
+
+@pytest.mark.parametrize("status", [401, 403, 429])
+def test_a_status_is_told_as_such_also_once_the_loader_gave_up(
+    child: Asker, hub: Hub, status: int
+) -> None:
+    hub.refused = status
+    try:
+        before = child.ask(dataset=PILE)
+    finally:
+        hub.refused = None
+    assert f"the hub answers {status}: try again later, or project" in before["error"]
+    assert before["slept"] < 240
+
+
+def test_a_status_in_the_middle_of_a_stream_is_told(child: Asker, hub: Hub) -> None:
+    late = last_opened(child, hub)
+    hub.limited.add(late)
+    try:
+        lost = child.ask(dataset=PILE)
+    finally:
+        hub.limited.clear()
+    assert len(lost["documents"]) > 0
+    assert re.search(r"lost after [\d,]+ documents \(it answers 429\): run it", lost["error"])
 
 
 def address(server: socket.socket) -> str:
@@ -132,6 +163,18 @@ def test_a_hub_that_takes_calls_and_never_answers_is_given_up(tmp_path: Path) ->
         answered = child.ask(dataset=PILE)
     assert re.search(r"the hub cannot be reached \(ReadTimeout\)", answered["error"])
     assert answered["slept"] == 0
+
+
+@pytest.mark.parametrize("package", ["datasets", "zstandard"])
+def test_a_package_that_is_missing_is_one_sentence(
+    package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "engine.sources.refusals.find_spec",
+        lambda name: None if name == package else find_spec(name),
+    )
+    with pytest.raises(EngineError, match=f"the package {package}, which is missing; pip install"):
+        open_hub("theirs", seed=0, dataset=PILE)
 
 
 def test_the_libraries_are_as_loud_and_patient_after_as_before() -> None:

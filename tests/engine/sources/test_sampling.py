@@ -133,9 +133,12 @@ def test_lone_surrogates_are_spelled_out_and_counted_as_they_are_kept(conn: Conn
     assert found.text_sha == digest(found.text)
 
 
-def test_a_sample_of_nothing_is_refused_and_nothing_is_begun(conn: Connection) -> None:
-    with pytest.raises(BadValue, match="--samples is at least 1"):
-        draw(conn, Given(MANY), 0)
+@pytest.mark.parametrize("size", [-1, 0, 10**30])
+def test_a_sample_of_no_possible_size_is_refused_and_nothing_is_begun(
+    conn: Connection, size: int
+) -> None:
+    with pytest.raises(BadValue, match="--samples is 1 to 1,000,000,000"):
+        draw(conn, Given(MANY), size)
     assert outcomes(conn) == []
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import random
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,13 @@ def test_a_line_beyond_all_measure_is_passed_over(tmp_path: Path) -> None:
         None,
     ]
     assert read_whole(path) is None
+
+
+def test_memory_does_not_follow_the_lines_that_a_few_packed_bytes_become(tmp_path: Path) -> None:
+    """32 MB of empty lines in a kilobyte: their bytes at most twice, never a list of them all."""
+    path = write(tmp_path / "a.txt.zst", zst(b"\n" * 2**25))
+    tracemalloc.start()
+    assert next(read_lines(path)) == b""
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 3 * 2**25

@@ -27,6 +27,14 @@ def test_each_way_to_write_turns_gives_the_same_text(
     assert render_turns(turns) == RENDERED
 
 
+def test_columns_that_other_turns_of_a_table_have_do_not_hide_what_a_turn_says() -> None:
+    turns = [
+        {"role": None, "content": None, "from": "human", "value": "Hi."},
+        {"role": "assistant", "content": "Hello.", "from": None, "value": None},
+    ]
+    assert render_turns(turns) == "Human: Hi.\n\nAssistant: Hello."
+
+
 def test_a_content_in_parts_is_their_texts() -> None:
     parts = [{"type": "text", "text": "One."}, {"type": "text", "text": "Two."}]
     turns: list[dict[str, Any]] = [{"role": "user", "content": parts}]
