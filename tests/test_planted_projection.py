@@ -371,3 +371,21 @@ def planted_rows(found: Found) -> list[Record]:
     """Of each folder the row of its own emotion."""
     ranked = {name: found.records("ranking", name) for name in found.folders}
     return [row for name, rows in ranked.items() for row in rows if row["emotion"] == name]
+
+
+# Seven seeds: .93 to .97 of the documents, raw .47 to .60.
+def test_among_emotions_that_share_no_cues_the_planted_one_itself_is_first(
+    toy: Toy, found: Found
+) -> None:
+    """One emotion of each family alone: texts of all folders together, then each centred probe."""
+    names = list(found.folders)
+    columns = [toy.emotions.index(name) for name in names]
+    texts = [each.scores[:, columns] for each in found.folders.values()]
+    planted = np.concatenate(
+        [[names.index(name) if name else -1 for name in f.emotions] for f in found.folders.values()]
+    )
+    scores, about = np.concatenate(texts), planted >= 0
+    right = standard_scores(scores).argmax(axis=1)[about] == planted[about]
+    raw = scores.argmax(axis=1)[about] == planted[about]
+    assert right.mean() > 0.8
+    assert raw.mean() < right.mean() - 0.1
