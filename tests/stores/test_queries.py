@@ -241,7 +241,7 @@ import os, signal, sys, threading
 from pathlib import Path
 from stores.queries import run_query
 sql = "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT count(*) FROM t"
-threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
     run_query(Path(sys.argv[1]), sql)
 except KeyboardInterrupt:
