@@ -16,15 +16,16 @@ from dataclasses import dataclass
 from engine.backends.base import Backend, Failure, Reply
 from engine.draining import drain
 from engine.marking import mark_corpus
+from engine.replying import reply_row
 from engine.requesting import LEASE_SECONDS, PROMPTS, OpenRows, Sent
 from engine.settings import GenerationSettings
 from engine.settling import Settler
 from engine.tally import GenerationProgress, GenerationSummary, Tally
-from stores.database import Connection, digest, transaction
+from stores.database import Connection, transaction
 from stores.errors import LeaseLost, ProtocolError
 from stores.failpoints import reach
 from stores.protocol import Protocol
-from stores.replies import ReplyRow, record, record_error
+from stores.replies import record, record_error
 from stores.texts import Kind, counts, fail, reclaim
 
 DRAIN_SECONDS = 5.0
@@ -165,36 +166,19 @@ class _Writer:
         reach("settled")
 
     def _record(self, each: Sent, answer: Reply) -> int:
-        settings, cost = self.rows.settings, self._cost(answer)
-        self.settler.tally.add_reply(answer, cost)
-        reply = ReplyRow(
+        settings = self.rows.settings
+        reply = reply_row(
+            answer,
+            each.request,
+            self.backend,
             run_id=self.rows.run_id,
             corpus=settings.corpus,
             kind=settings.kind,
-            prompt_sha=digest(each.request.prompt),
-            backend=self.backend.name,
-            model=self.backend.model,
-            seed=each.request.seed,
-            raw=answer.text,
-            finish_reason=answer.finish_reason,
-            prompt_tokens=answer.prompt_tokens,
-            output_tokens=answer.output_tokens,
-            thinking_tokens=answer.thinking_tokens,
-            cost_usd=cost,
-            latency_s=answer.latency_s,
-            provider_reason=answer.provider_reason,
-            response_id=answer.response_id,
-            model_version=answer.model_version,
-            endpoint=answer.endpoint,
+            price=settings.price,
             asked=len(each.leases),
         )
+        self.settler.tally.add_reply(answer, reply.cost_usd)
         return record(self.rows.conn, each.call, reply, self.rows.clock())
-
-    def _cost(self, answer: Reply) -> float | None:
-        price = self.rows.settings.price
-        if price is None or answer.prompt_tokens is None or answer.output_tokens is None:
-            return None
-        return price.cost(answer.prompt_tokens, answer.output_tokens, answer.thinking_tokens or 0)
 
     def _fail(self, each: Sent, answer: Failure) -> None:
         conn, now = self.rows.conn, self.rows.clock()

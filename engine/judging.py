@@ -18,6 +18,7 @@ import numpy as np
 
 from engine.backends.base import Backend, Failure, Reply, Request
 from engine.draining import drain
+from engine.replying import reply_row
 from engine.unwrapping import unwrap
 from engine.writers import Writer
 from stores.database import Connection, digest, transaction
@@ -32,7 +33,7 @@ from stores.judgements import (
 )
 from stores.prices import Price
 from stores.projections import Projection, Snippet, read_snippets
-from stores.replies import ReplyRow, record, record_error, send
+from stores.replies import record, record_error, send
 from stores.runs import STOPPED, recorded_run
 from stores.seeds import text_seed
 
@@ -219,7 +220,16 @@ class _Asking:
             self.failures += not answer.final
             reason = answer.reason if answer.final else None
         else:
-            reply_id = record(self.conn, call, self._row(request, answer), time.time())
+            row = reply_row(
+                answer,
+                request,
+                self.backend,
+                run_id=self.run_id,
+                corpus=self.projection.sample.source,
+                kind="snippets",
+                price=self.settings.price,
+            )
+            reply_id = record(self.conn, call, row, time.time())
             score = read_score(answer.text) if answer.finish_reason == "stop" else None
             reason = None if score is not None else _reason(answer)
         if score is None and reason is None:
@@ -229,32 +239,6 @@ class _Asking:
             self.answered += 1
         else:
             self.refused[reason] += 1
-
-    def _row(self, request: Request, answer: Reply) -> ReplyRow:
-        price, used = self.settings.price, (answer.prompt_tokens, answer.output_tokens)
-        cost = None
-        if price and used[0] is not None and used[1] is not None:
-            cost = price.cost(used[0], used[1], answer.thinking_tokens or 0)
-        return ReplyRow(
-            run_id=self.run_id,
-            corpus=self.projection.sample.source,
-            kind="snippets",
-            prompt_sha=digest(request.prompt),
-            backend=self.backend.name,
-            model=self.backend.model,
-            seed=request.seed,
-            raw=answer.text,
-            finish_reason=answer.finish_reason,
-            prompt_tokens=answer.prompt_tokens,
-            output_tokens=answer.output_tokens,
-            thinking_tokens=answer.thinking_tokens,
-            cost_usd=cost,
-            latency_s=answer.latency_s,
-            provider_reason=answer.provider_reason,
-            response_id=answer.response_id,
-            model_version=answer.model_version,
-            endpoint=answer.endpoint,
-        )
 
 
 def _reason(answer: Reply) -> str:
