@@ -241,7 +241,8 @@ import os, signal, sys, threading
 from pathlib import Path
 from stores.queries import run_query
 sql = "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT count(*) FROM t"
-threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
     run_query(Path(sys.argv[1]), sql)
 except KeyboardInterrupt:
