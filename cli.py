@@ -1202,10 +1202,13 @@ def tell_projection(read: Any, board: Any, done: Any, as_json: bool) -> None:
     if as_json:
         print_json(board.document())
         return
-    summary = read.summary
+    summary, sample = read.summary, read.sample
+    if sample.skipped:
+        told = f"of {sample.seen} places seen these hold no document: {counted(sample.skipped)}"
+        click.echo(f"{sample.source}: {told}", err=True)
     now = f"{summary.documents} documents read in {summary.elapsed_s:.1f} s"
     now = now if summary.documents else "nothing was open"
-    click.echo(f"{read.sample.source}: {now}; {counted(summary.outcomes)}", err=True)
+    click.echo(f"{sample.source}: {now}; {counted(summary.outcomes)}", err=True)
     print_table(board.columns, board.rows, board.title)
     for line in board.lines:
         click.echo(line)

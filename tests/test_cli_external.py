@@ -153,3 +153,13 @@ def test_imported_vectors_say_that_nothing_reads_for_them(
         assert done.exit_code == 0, done.output
     refused = run("project", sources["notes"], *given, *MODEL, workspace=workspace)
     expect_error(refused, 1, "theirs", "were imported", "extract")
+
+
+def test_what_holds_no_document_is_told(workspace: Path, tmp_path: Path) -> None:
+    lines = [json.dumps({"text": f"Letter {i}. " + "She left at noon. " * 20}) for i in range(6)]
+    path = tmp_path / "letters.jsonl"
+    path.write_text("\n".join([*lines, '{"other": 1}', "no json", '{"text": " "}']))
+    told = run("project", path, workspace=workspace)
+    assert told.exit_code == 0, told.output
+    skipped = "letters: of 9 places seen these hold no document: empty 1, no_field 1, not_json 1"
+    assert skipped in told.stderr
