@@ -338,22 +338,28 @@ extraction_options = options(
     click.option("--retry-memory", is_flag=True, help="Read again what memory could not hold."),
     click.option("--plan-only", is_flag=True, help="Tell disk, memory, time (or --json)."),
 )
-analysis_options = options(
-    reader_option,
-    corpus_option,
-    protocol_option,
-    layers_option,
+numbers_options = options(
     click.option(
         "--layer", type=click.IntRange(0), help="Analysis layer (default: nearest to 2/3)."
     ),
     click.option("--permutations", type=click.IntRange(1), default=1000, show_default=True),
     click.option("--seed", type=int, default=0, show_default=True),
 )
-suite_options = options(
+reader_model_options = options(
     click.option("--model", "name", help="Where the reader's model is (default: where it was)."),
     loading_options,
     click.option("--offload", is_flag=True, help="Keep blocks that fit no card in host memory."),
     click.option("--attention", help="eager, sdpa, ... (default: the best there is)."),
+)
+analysis_options = options(
+    reader_option,
+    corpus_option,
+    protocol_option,
+    layers_option,
+    numbers_options,
+)
+suite_options = options(
+    reader_model_options,
     click.option(
         "--form",
         type=click.Choice(["auto", "chat", "plain"]),
@@ -397,15 +403,8 @@ external_options = options(
     corpus_option,
     protocol_option,
     click.option("--layers", help="all, 2:3, 5,10, ... (default: the analysis layer)."),
-    click.option(
-        "--layer", type=click.IntRange(0), help="Analysis layer (default: nearest to 2/3)."
-    ),
-    click.option("--permutations", type=click.IntRange(1), default=1000, show_default=True),
-    click.option("--seed", type=int, default=0, show_default=True),
-    click.option("--model", "name", help="Where the reader's model is (default: where it was)."),
-    loading_options,
-    click.option("--offload", is_flag=True, help="Keep blocks that fit no card in host memory."),
-    click.option("--attention", help="eager, sdpa, ... (default: the best there is)."),
+    numbers_options,
+    reader_model_options,
 )
 judge_options = options(
     click.option(
