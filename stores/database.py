@@ -20,6 +20,7 @@ from stores.migrations import (
     EXTERNAL_TEXT,
     EXTRACTION_AT_SCALE,
     GENERATION_AT_SCALE,
+    SAE_CODES,
     SWEEPS,
 )
 from stores.schema import LEDGER
@@ -40,6 +41,7 @@ MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("m003_extraction_at_scale", EXTRACTION_AT_SCALE),
     ("m004_sweeps", SWEEPS),
     ("m005_external_text", EXTERNAL_TEXT),
+    ("m006_sae_codes", SAE_CODES),
 )
 
 # made once: planning 205,200 rows encodes as many keys

@@ -36,7 +36,15 @@ PROJECTION = ("pass_opened", "chunk_read", "chunk_projected", "scores_written", 
 them; after the model, before the chunk's rows; between the rows of a chunk, inside their
 transaction; after they are durable."""
 
-PLACES = GENERATION + EXTRACTION + JUDGING + PROJECTION
+ENCODING = ("encoding_opened", "codes_computed", "codes_kept")
+"""After a pass under an SAE has its row; after the model, before a chunk's codes are durable; after
+they are."""
+
+TRAINING = ("buffer_trained", "checkpoint_written", "weights_written", "sae_kept")
+"""After the last step of a buffer, before its checkpoint; after the checkpoint took its place;
+after the finished SAE's files are durable, before they take theirs; after they did."""
+
+PLACES = GENERATION + EXTRACTION + JUDGING + PROJECTION + ENCODING + TRAINING
 
 _reached: Counter[str] = Counter()
 

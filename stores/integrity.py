@@ -19,6 +19,7 @@ from stores.damage import (
     inspect_receipts,
     inspect_vectors,
 )
+from stores.damage_encodings import inspect_encodings
 from stores.damage_external import inspect_projections, inspect_samples
 from stores.database import Connection, now_text, transaction
 from stores.errors import EngineError, UsageError
@@ -48,6 +49,7 @@ def inspect(conn: Connection, workspace: Workspace, *, now: float | None = None)
         inspect_files(conn, workspace),
         inspect_samples(conn),
         inspect_projections(conn),
+        inspect_encodings(conn),
     )
     findings: list[Finding] = []
     try:

@@ -204,3 +204,36 @@ CREATE TABLE judgements (
     UNIQUE (projection_id, layer, emotion, document_id, first, asked, judge, prompt_sha)
 ) STRICT""",
 )
+
+SAE_CODES = (
+    """
+CREATE TABLE encodings (
+    id INTEGER PRIMARY KEY,
+    reader TEXT NOT NULL,
+    corpus TEXT NOT NULL,
+    name TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    settings TEXT NOT NULL,
+    run_id INTEGER NOT NULL REFERENCES runs(id),
+    created_at TEXT NOT NULL,
+    finished_at TEXT,
+    UNIQUE (reader, corpus, name, digest)
+) STRICT""",
+    """
+CREATE TABLE codes (
+    encoding_id INTEGER NOT NULL REFERENCES encodings(id),
+    kind TEXT NOT NULL CHECK (kind IN ('stories', 'dialogues')),
+    bank TEXT NOT NULL CHECK (bank IN ('sae', 'control')),
+    text_id INTEGER NOT NULL,
+    text_sha TEXT NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ('done', 'rejected', 'failed')),
+    reason TEXT,
+    tokens INTEGER NOT NULL,
+    l0 REAL,
+    error REAL,
+    square REAL,
+    features BLOB,
+    means BLOB,
+    PRIMARY KEY (encoding_id, kind, bank, text_id)
+) STRICT""",
+)

@@ -238,4 +238,23 @@ SELECT j.projection_id, j.layer, j.judge, j.asked = j.emotion AS own_emotion,
        count(j.score) AS scores, avg(j.score) AS mean_score, sum(j.reason IS NOT NULL) AS unread
 FROM judgements j GROUP BY j.projection_id, j.layer, j.judge, own_emotion
 ORDER BY j.projection_id, j.layer, j.judge, own_emotion DESC""",
+    "How far is each pass under an SAE?": """
+SELECT e.id AS encoding_id, e.name, e.reader, e.corpus, c.kind, c.bank, c.status, c.reason,
+       count(*) AS texts, sum(c.tokens) AS tokens, e.finished_at
+FROM encodings e JOIN codes c ON c.encoding_id = e.id
+GROUP BY e.id, c.kind, c.bank, c.status, c.reason
+ORDER BY e.id, c.kind DESC, c.bank DESC, texts DESC""",
+    "How many features fire, and how much of the activations is missed, under each SAE?": """
+SELECT e.id AS encoding_id, e.name, e.reader, e.corpus, c.kind, c.bank, count(*) AS texts,
+       sum(c.l0 * c.tokens) / sum(c.tokens) AS l0,
+       avg(length(c.features) / 4) AS features_of_a_text,
+       sum(c.error * c.tokens) / sum(c.square * c.tokens) AS share_missed
+FROM encodings e JOIN codes c ON c.encoding_id = e.id WHERE c.status = 'done'
+GROUP BY e.id, c.kind, c.bank ORDER BY e.id, c.kind DESC, c.bank DESC""",
+    "Which numbers of each SAE differ from those of its random control?": """
+SELECT reader, corpus, analysis, layer, metric, value, chance, ci_low, ci_high, p_value, n
+FROM current_metrics
+WHERE (analysis GLOB 'sae.*' OR analysis GLOB 'sae-forced.*') AND subject IS NULL
+  AND chance IS NOT NULL
+ORDER BY reader, corpus, analysis, id""",
 }

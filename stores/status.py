@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from stores.database import Connection, now_text
+from stores.encodings import VALID
 from stores.replies import Spending, orphaned_calls, read_spending
 from stores.rows import count_rows
 from stores.texts import KINDS, counts
@@ -28,6 +29,20 @@ _PROJECTED = """
                 > (coalesce(p.finished_at, p.created_at), p.id))
     GROUP BY p.id, 4, 5 ORDER BY p.corpus, p.reader, s.source, 4, 5"""
 
+# of several passes of a reader under one SAE, the one begun or asked for last, unless it is whole
+_ENCODED = f"""
+    SELECT n.corpus, n.name, n.reader, coalesce(v.status, 'pending'), v.reason, count(*)
+    FROM encodings n
+    JOIN activations p ON p.reader = n.reader AND p.corpus = n.corpus AND p.status = 'done'
+    LEFT JOIN (SELECT c.encoding_id, c.kind, c.text_id, c.status, c.reason {VALID}
+               WHERE c.bank = 'sae' AND e.finished_at IS NULL) v
+        ON v.encoding_id = n.id AND v.kind = p.kind AND v.text_id = p.text_id
+    WHERE n.finished_at IS NULL AND NOT EXISTS (
+        SELECT 1 FROM encodings o
+        WHERE o.reader = n.reader AND o.corpus = n.corpus AND o.name = n.name
+            AND (coalesce(o.finished_at, o.created_at), o.id) > (n.created_at, n.id))
+    GROUP BY n.id, 4, 5 ORDER BY n.corpus, n.reader, n.name, 4, 5"""
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
@@ -35,7 +50,8 @@ class Stage:
 
     corpus: str
     stage: str
-    """generate stories, generate dialogues, extract stories, extract dialogues, project SOURCE"""
+    """generate stories, generate dialogues, extract stories, extract dialogues, project SOURCE,
+    sae NAME (only while it is not finished)"""
     reader: str | None
     rows: dict[str, int]
     """Status -> number of rows, every status named."""
@@ -115,6 +131,8 @@ def read_stages(conn: Connection, *, now: float) -> list[Stage]:
         found[key].append((read.status, read.reason, read.n))
     for corpus, source, reader, status, reason, n in conn.execute(_PROJECTED):
         found[corpus, f"project {source}", reader].append((status, reason, n))
+    for corpus, name, reader, status, reason, n in conn.execute(_ENCODED):
+        found[corpus, f"sae {name}", reader].append((status, reason, n))
     return [_stage(*key, rows, pace.get(key)) for key, rows in found.items()]
 
 

@@ -5,6 +5,7 @@ Knows nothing of SQL. A column without its own words has the same meaning in eve
 
 from dataclasses import dataclass
 
+from stores.encodingdocs import ENCODING_DOCS
 from stores.externaldocs import EXTERNAL_DOCS
 
 
@@ -243,7 +244,7 @@ arms: What was added to the residual stream while the questions of a sweep were 
     sweep_id        sweeps.id
     digest          digest of what was added, its layers and its strength
     name            emotion or control it was first asked for as
-    kind            baseline, zero, emotion, random, mean, opposite, dose or band
+    kind            baseline, zero, emotion, feature, random, mean, opposite, dose, band
     strength        length of what was added, as a fraction of the mean residual norm
     layers          layers at which something was added, as JSON
     norms           length of what was added at each of them, as JSON
@@ -292,4 +293,4 @@ def _parse(text: str) -> dict[str, TableDoc]:
     return docs
 
 
-TABLE_DOCS = _parse(_DOCS + EXTERNAL_DOCS)
+TABLE_DOCS = _parse(_DOCS + EXTERNAL_DOCS + ENCODING_DOCS)

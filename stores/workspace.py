@@ -41,6 +41,10 @@ class Workspace:
         """The Zarr group of one reader's emotion vectors."""
         return self.root / "data" / "vectors" / f"{require_slug(reader, 'reader')}.zarr"
 
+    def saes(self, reader: str) -> Path:
+        """The folder of the SAEs that were trained on one reader, a folder each."""
+        return self.root / "data" / "saes" / require_slug(reader, "reader")
+
     def results(self, reader: str) -> Path:
         """The folder of one reader's exported tables and figures."""
         return self.root / "results" / require_slug(reader, "reader")

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 OURS = ("stores", "engine", "analyses", "cli")
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 300, 50
 # The one room that cannot be divided: it may be long, but a command stays on one screen.
-MAX_CLI_LINES, MAX_COMMAND_LINES = 1700, 45
+MAX_CLI_LINES, MAX_COMMAND_LINES = 1800, 45
 BANNED_NAMES = {"process", "handle", "manage", "data", "info"}
 BANNED_PREFIXES = ("get_", "do_", "process_", "handle_", "manage_")
 # What a library asks of a class that takes the place of one of its own.

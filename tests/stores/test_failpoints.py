@@ -7,12 +7,14 @@ import sys
 import pytest
 
 from stores.failpoints import (
+    ENCODING,
     EXIT_CODE,
     EXTRACTION,
     GENERATION,
     JUDGING,
     PLACES,
     PROJECTION,
+    TRAINING,
     VARIABLE,
     reach,
 )
@@ -75,5 +77,6 @@ def test_without_the_variable_every_place_is_passed(monkeypatch: pytest.MonkeyPa
 
 
 def test_each_place_has_a_name_of_its_own() -> None:
-    assert GENERATION + EXTRACTION + JUDGING + PROJECTION == PLACES
+    groups = GENERATION, EXTRACTION, JUDGING, PROJECTION, ENCODING, TRAINING
+    assert tuple(place for group in groups for place in group) == PLACES
     assert len(set(PLACES)) == len(PLACES)

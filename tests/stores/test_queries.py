@@ -13,6 +13,7 @@ from stores.results import Metric, Table, open_run, publish
 from stores.workspace import Workspace
 from tests.conftest import ROOT, StartChild
 from tests.stores.arranged import add_texts, extract
+from tests.stores.encoding import add_pooled, begin_encoding, encode
 from tests.stores.projecting import add_sample, begin_pass, project
 
 
@@ -234,6 +235,36 @@ def test_ready_queries_look_into_external_text(conn: Connection, workspace: Work
     assert ranking == [("notes", "afraid", 2.0), ("notes", "joyful", 0.5)]
     judged = [row[2:] for row in ask("Does a judge")]
     assert judged == [("m", 1, 1, 8.0, 0), ("m", 0, 1, 1.0, 1)]
+
+
+def test_ready_queries_look_into_passes_under_saes(conn: Connection, workspace: Workspace) -> None:
+    add_pooled(conn, workspace, 4)
+    encode(conn, begin_encoding(conn), 4)
+    metrics = [Metric("rsa", 0.5, 2, chance=0.1), Metric("rsa.control", 0.1, 2)]
+    metrics += [Metric("auc", 0.9, 2, "joyful", chance=0.5)]
+    publish(conn, open_run(conn, "a", {}), "toy", "main", "sae.small", metrics)
+    publish(conn, open_run(conn, "b", {}), "toy", "main", "sae_training.small", metrics)
+
+    def ask(beginning: str) -> list[tuple[object, ...]]:
+        (query,) = [
+            sql for question, sql in READY_QUERIES.items() if question.startswith(beginning)
+        ]
+        return list(run_query(workspace.database, query).rows)
+
+    far = [row[1:10] for row in ask("How far is each pass")]
+    place = ("small", "toy", "main")
+    assert far == [
+        (*place, kind, bank, "done", None, 4, 36)
+        for kind in ("stories", "dialogues")
+        for bank in ("sae", "control")
+    ]
+    fits = [row[4:] for row in ask("How many features fire")]
+    assert fits[:2] == [
+        ("stories", "sae", 4, 0.625, 2.5, 0.25),
+        ("stories", "control", 4, 0.625, 2.5, 0.25),
+    ]
+    differing = ask("Which numbers of each SAE")
+    assert [row[2:7] for row in differing] == [("sae.small", 2, "rsa", 0.5, 0.1)]
 
 
 ENDLESS = """

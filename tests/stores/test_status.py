@@ -5,10 +5,12 @@ import time
 import pytest
 
 from stores.database import Connection
+from stores.encodings import BANKS, commit_codes
 from stores.status import PACE_SECONDS, STATUSES, Stage, read_stages
 from stores.texts import lease, reject
 from stores.workspace import Workspace
 from tests.stores.arranged import CORPUS, READER, add_texts, extract
+from tests.stores.encoding import add_pooled, begin_encoding, encode, failed, keep
 from tests.stores.projecting import add_sample, begin_pass, project
 
 
@@ -73,3 +75,35 @@ def test_a_pass_that_is_asked_for_again_counts_again(conn: Connection) -> None:
         project(conn, asked)
         (counted,) = read_stages(conn, now=0.0)
         assert sum(counted.rows.values()) == documents
+
+
+def sae_stages(conn: Connection) -> list[Stage]:
+    return [row for row in read_stages(conn, now=0.0) if row.stage.startswith("sae ")]
+
+
+def test_a_pass_under_an_sae_is_told_until_it_is_finished(
+    conn: Connection, workspace: Workspace
+) -> None:
+    add_pooled(conn, workspace, 6)
+    encoding = begin_encoding(conn)
+    keep(conn, encoding, (1, 2))
+    keep(conn, encoding, (4,), "dialogues")
+    commit_codes(conn, encoding, "stories", [failed(3, bank) for bank in BANKS])
+    (begun,) = sae_stages(conn)
+    assert (begun.corpus, begun.stage, begun.reader) == (CORPUS, "sae small", READER)
+    assert begun.rows == dict.fromkeys(STATUSES, 0) | {"done": 3, "failed": 1, "pending": 8}
+    assert (begun.reasons, begun.rate) == ({"out_of_memory": 1}, None)
+    encode(conn, encoding)
+    assert sae_stages(conn) == []
+
+
+def test_a_pass_that_gave_way_to_another_is_not_told(
+    conn: Connection, workspace: Workspace
+) -> None:
+    add_pooled(conn, workspace, 2)
+    begin_encoding(conn)
+    newer = begin_encoding(conn, seed=1)
+    keep(conn, newer, (1,))
+    assert [stage.rows["done"] for stage in sae_stages(conn)] == [1]
+    encode(conn, newer, 2)
+    assert sae_stages(conn) == []
