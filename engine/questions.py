@@ -18,7 +18,9 @@ from stores.database import canonical_json, digest
 from stores.errors import ModelError
 from stores.sweeps import ArmRow, QuestionRow
 
-ArmKind = Literal["baseline", "zero", "emotion", "random", "mean", "opposite", "dose", "band"]
+ArmKind = Literal[
+    "baseline", "zero", "emotion", "feature", "random", "mean", "opposite", "dose", "band"
+]
 
 
 @dataclass(frozen=True, slots=True)

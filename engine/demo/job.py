@@ -22,6 +22,7 @@ from stores.texts import KINDS, Kind
 from stores.workspace import Workspace
 
 DEMO_MODEL = Path(__file__).parent.parent.parent / "data" / "demo_model"
+DEMO_SAE = DEMO_MODEL / "sae"
 NAME = "demo"
 """Of the reader and of the corpus."""
 SEED = 0

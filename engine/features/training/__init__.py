@@ -1,0 +1,1 @@
+"""Training an SAE on what a reader makes of its corpus."""
