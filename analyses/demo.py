@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from analyses.base import Inputs, discover, run_analysis
+from analyses.demo_saes import STEERED, compare_saes, summarise_saes
 from analyses.external_job import at_layers, read_source
 from analyses.opening import allow, open_inputs
 from analyses.vectors import build_vectors
@@ -55,11 +56,12 @@ def analyse_demo(
     watch: Watch,
     stop: threading.Event,
 ) -> list[Finding]:
-    """Build the vectors, project texts on them and run every analysis, unless nothing changed.
+    """Build the vectors, project texts on them, run every analysis and compare two SAEs, unless
+    nothing changed.
 
     Returns the closing table. `layer` is the analysis layer. Left out are the verification suite
-    where `suite` says so, human norms, which have nothing to say of a toy, and halves of single
-    stories. Raises Stopped.
+    and steering by features where `suite` says so, human norms, which have nothing to say of a
+    toy, and halves of single stories. Raises Stopped.
     """
     place = (conn, workspace, protocol, reader, corpus, layers)
     rest = {"model": model, "watch": watch, "stop": stop}
@@ -74,8 +76,13 @@ def analyse_demo(
         watch("analyses", done, len(known) + 1, analysis.name)
         run_analysis(analysis, inputs)
     watch("analyses", len(known) + 1, len(known) + 1, "")
-    geometry = summarise_geometry(conn, reader, corpus, layer)
-    return [*summarise_texts(conn, corpus), *geometry, *summarise_others(conn, reader, corpus)]
+    compare_saes(inputs, steered=STEERED if suite else 0)
+    return [
+        *summarise_texts(conn, corpus),
+        *summarise_geometry(conn, reader, corpus, layer),
+        *summarise_others(conn, reader, corpus),
+        *(Finding(*line) for line in summarise_saes(conn, reader, corpus)),
+    ]
 
 
 def read_others(inputs: Inputs) -> None:

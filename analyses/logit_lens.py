@@ -42,30 +42,51 @@ NOTHING = Scored(0.0, 0, 0.0, 0.0, 0.0, 1.0)
 
 def run(inputs: Inputs) -> Result:
     """Hold every emotion's direction against the unembedding, raw and through the final norm."""
-    from engine.lens import read_lens, word_tokens
-
     model, probes = open_model(inputs), open_probes(inputs)
-    layer, directions = inputs.layer, probes.directions[inputs.layer]
-    own = [word_tokens(model.tokenizer, name) for name in probes.emotions]
-    lenses = {
+    layer, names = inputs.layer, probes.emotions
+    own = find_words(model, names)
+    lenses = read_lenses(model, probes.directions[layer], own)
+    tables = (
+        settings_table(inputs, top=TOP),
+        list_words(model, names, own, lenses, layer),
+        list_tokens(model, names, lenses, layer),
+    )
+    return Result(tables=tables) + score_lenses(inputs, names, own, lenses)
+
+
+def find_words(model: "Model", names: Sequence[str]) -> list[tuple[int, ...]]:
+    """The tokens that are each emotion's own word; none for a word of several."""
+    from engine.lens import word_tokens
+
+    return [word_tokens(model.tokenizer, name) for name in names]
+
+
+def read_lenses(
+    model: "Model", directions: Floats, own: Sequence[Sequence[int]]
+) -> dict[str, "Lens"]:
+    """Directions (e, d) read off the unembedding, raw and through the final norm."""
+    from engine.lens import read_lens
+
+    return {
         reading: read_lens(model, directions, own, through_norm=reading == "norm", top=TOP)
         for reading in ("raw", "norm")
     }
+
+
+def score_lenses(
+    inputs: Inputs,
+    names: Sequence[str],
+    own: Sequence[Sequence[int]],
+    lenses: Mapping[str, "Lens"],
+) -> Result:
+    """V1 and V2 of one direction for each emotion, from what `read_lenses` read."""
     hits = {reading: lens.hits for reading, lens in lenses.items()}
     dots = {reading: lens.products for reading, lens in lenses.items()}
     dots["centred"] = lenses["raw"].centred
     eligible = np.array([bool(tokens) for tokens in own])
     rng = np.random.default_rng(inputs.seed)
-    tables = (
-        settings_table(inputs, top=TOP),
-        list_words(model, probes.emotions, own, lenses, layer),
-        list_tokens(model, probes.emotions, lenses, layer),
-    )
-    return (
-        Result(tables=tables)
-        + score_words(hits, eligible, layer, inputs.permutations, rng)
-        + score_opposites(probes.emotions, dots, layer)
-    )
+    words = score_words(hits, eligible, inputs.layer, inputs.permutations, rng)
+    return words + score_opposites(names, dots, inputs.layer)
 
 
 def score_words(

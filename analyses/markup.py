@@ -37,6 +37,11 @@ section { content-visibility: auto; contain-intrinsic-size: auto 70rem; }
 ol { padding-left: 2.2rem; margin: .5rem 0; }
 li { margin: .7rem 0; }
 p { margin: .4rem 0; }
+table { border-collapse: collapse; margin: .5rem 0; font-size: .9rem; }
+th, td { padding: .15rem .8rem .15rem 0; text-align: left; vertical-align: top;
+  overflow-wrap: normal; }
+td:first-child { min-width: 5.5rem; overflow-wrap: anywhere; }
+th { color: var(--faint); font-weight: 600; }
 .note { color: var(--note); font-weight: 600; }
 .small { color: var(--faint); font-size: .85rem; }
 .text { white-space: pre-wrap; unicode-bidi: isolate; overflow: clip; margin: 0; }

@@ -18,7 +18,7 @@ from analyses.methods.geometry import unit
 from analyses.methods.scoring import centre, read_scenarios, score_own
 from analyses.reading import open_probes
 from stores.errors import NotReady
-from stores.protocol import Scenario
+from stores.protocol import Protocol, Scenario
 from stores.published import load_published, read_published
 from stores.results import Cell, Table
 
@@ -38,27 +38,46 @@ def run(inputs: Inputs) -> Result:
     protocol, layer = inputs.protocol, inputs.layer
     if not protocol.scenarios:
         raise NotReady(f"{protocol.root}: no scenarios.tsv, which V3 and V4 read; add the file")
-    probes, names = open_probes(inputs), tuple(each.emotion for each in protocol.scenarios)
-    directions = probes.directions[layer][probes.rows(names)]
-    every = (*protocol.scenarios, *protocol.alternates)
-    states, prompts = read_ends(inputs, "scenario", [_question(each) for each in every])
-    cosines = directions @ unit(states).T
+    probes, names = open_probes(inputs), scenario_emotions(protocol)
+    states, prompts = read_ends(inputs, "scenario", ask_scenarios(protocol))
+    cosines = probes.directions[layer][probes.rows(names)] @ unit(states).T
     first, further = cosines[:, : len(names)], cosines[:, len(names) :]
-    rng, further_rng = np.random.default_rng(inputs.seed).spawn(2)
-    tables = (
+    tables = [
         settings_table(inputs),
         prompts,
         _matrix("cosines", names, first, layer),
         list_scenarios("scenarios", names, protocol.scenarios, first, layer),
         read_paper(inputs, names),
-    )
-    result = Result(tables=tables) + score_scenarios(first, layer, inputs.permutations, rng)
+    ]
+    if protocol.alternates:
+        tables.append(list_scenarios("alternates", names, protocol.alternates, further, layer))
+    return Result(tables=tuple(tables)) + score_readings(inputs, cosines)
+
+
+def scenario_emotions(protocol: Protocol) -> tuple[str, ...]:
+    """The emotions whose probes are read, p of them: one for each scenario."""
+    return tuple(each.emotion for each in protocol.scenarios)
+
+
+def ask_scenarios(protocol: Protocol) -> list[Question]:
+    """The scenarios, then their further wordings: s prompts."""
+    return [
+        Question(f"{each.emotion} {each.variant}", each.prompt, each.source)
+        for each in (*protocol.scenarios, *protocol.alternates)
+    ]
+
+
+def score_readings(inputs: Inputs, readings: Floats) -> Result:
+    """V3 and V4 of what the probe of each scenario's emotion reads at each prompt, (p, s)."""
+    protocol, layer, permutations = inputs.protocol, inputs.layer, inputs.permutations
+    names = scenario_emotions(protocol)
+    rng, further_rng = np.random.default_rng(inputs.seed).spawn(2)
+    scored = score_scenarios(readings[:, : len(names)], layer, permutations, rng)
     if not protocol.alternates:
-        return result
+        return scored
     own = np.array([names.index(each.emotion) for each in protocol.alternates])
-    table = list_scenarios("alternates", names, protocol.alternates, further, layer)
-    scored = score_alternates(further, own, layer, inputs.permutations, further_rng)
-    return result + Result(tables=(table,)) + scored
+    further = readings[:, len(names) :]
+    return scored + score_alternates(further, own, layer, permutations, further_rng)
 
 
 def score_scenarios(
@@ -137,10 +156,6 @@ def read_paper(inputs: Inputs, names: Sequence[str]) -> Table:
             if {probe, scenario} <= set(names):
                 rows.append((number.source, number.model, probe, scenario, number.value))
     return Table("published", ("source", "model", "probe", "scenario", "cosine"), tuple(rows))
-
-
-def _question(scenario: Scenario) -> Question:
-    return Question(f"{scenario.emotion} {scenario.variant}", scenario.prompt, scenario.source)
 
 
 def _matrix(table: str, names: Sequence[str], cosines: Floats, layer: int) -> Table:

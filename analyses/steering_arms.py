@@ -123,8 +123,7 @@ def plan_arms(
     plan("opposite", [names[i] for i in selections.some], [-suite.strength])
     plan("dose", [*(names[i] for i in selections.exemplars), randoms[0]], suite.doses)
     arms = {
-        key: _arm(key, kind, {layer: key.strength * norms[layer] * whole[key.who]})
-        for key, kind in planned.items()
+        key: arm_at(layer, norms[layer], key, kind, whole[key.who]) for key, kind in planned.items()
     }
     for i in selections.some:
         key = Key(names[i], suite.strength, BAND)
@@ -132,6 +131,11 @@ def plan_arms(
         added = {at: share * norms[at] * probes.directions[at][i] for at in band}
         arms[key] = _arm(key, "band", added)
     return arms
+
+
+def arm_at(layer: int, norm: float, key: Key, kind: ArmKind, direction: Floats) -> Arm:
+    """Adds a direction (d,) of length 1 at a layer, at `key.strength` of its residual norm."""
+    return _arm(key, kind, {layer: key.strength * norm * direction})
 
 
 def _arm(key: Key, kind: ArmKind, added: Mapping[int, Floats]) -> Arm:

@@ -94,7 +94,7 @@ def new_figure(
 
     key: the names that `add_key` will write below the axes, for which the figure grows in height.
     """
-    below = FOOT + (KEY_LINE * (_lines(width, key) + 0.6) if key else 0.0)
+    below = FOOT + key_room(width, key)
     figure = new_sheet(width, height + below - FOOT, title, subtitle)
     whole = figure.get_figheight()
     inner = (0.0, below / whole, 1.0, (height - HEAD - FOOT) / whole)
@@ -165,6 +165,11 @@ def _share(
 ) -> tuple[float, float, float, float]:
     across, up = figure.get_size_inches()
     return left / across, bottom / up, width / across, height / up
+
+
+def key_room(width: float, names: Sequence[str]) -> float:
+    """Inches above the foot that `add_key` takes on a figure of this width."""
+    return KEY_LINE * (_lines(width, names) + 0.6) if names else 0.0
 
 
 def add_key(figure: Figure, artists: Sequence[Artist], names: Sequence[str]) -> None:

@@ -1,0 +1,1 @@
+"""Do a sparse autoencoder and the linear emotion vectors tell the same story?"""
