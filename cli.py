@@ -417,6 +417,69 @@ judge_options = options(
     click.option("--judge-snippets", type=click.IntRange(1, 10), default=3, show_default=True),
     click.option("--judge-workers", type=click.IntRange(1), default=16, show_default=True),
 )
+sae_options = options(
+    click.option("--release", help="Of sae-lens' catalogue, e.g. gemma-scope-2-1b-it-res."),
+    click.option("--sae-id", help="Which SAE of the release."),
+    click.option(
+        "--path",
+        "folder",
+        type=click.Path(path_type=Path),
+        help="A folder in the sae-lens format: cfg.json and sae_weights.safetensors.",
+    ),
+    click.option("--name", "sae_name", help="What to call it (default: by release or folder)."),
+    click.option("--force", is_flag=True, help="Compare what does not fit; marks every result."),
+    click.option(
+        "--sae-dtype",
+        type=click.Choice(["float32", "bfloat16", "float16"]),
+        help="Of the SAE's weights (default: as the reader computes).",
+    ),
+    click.option(
+        "--steer",
+        "steered",
+        type=click.IntRange(0),
+        default=8,
+        show_default=True,
+        help="Emotions steered by vector and by feature; 0: none.",
+    ),
+    click.option("--tokens-per-batch", type=click.IntRange(1), help="Tokens of one pass."),
+)
+sae_training_options = options(
+    click.option("--width", type=click.IntRange(2), required=True, help="Number of features."),
+    click.option(
+        "--kind",
+        type=click.Choice(["topk", "jumprelu", "standard"]),
+        default="topk",
+        show_default=True,
+    ),
+    click.option("--name", "sae_name", help="What to call it (default: by layer, kind, width)."),
+    click.option(
+        "--tokens",
+        type=click.IntRange(1),
+        default=2_000_000,
+        show_default=True,
+        help="To train on, repeats included.",
+    ),
+    click.option(
+        "--l0",
+        type=click.IntRange(1),
+        default=16,
+        show_default=True,
+        help="Features that fire on a token: exactly (topk), about (jumprelu).",
+    ),
+    click.option("--sparsity", type=float, help="Weight of the sparsity loss; topk has none."),
+    click.option("--batch-tokens", type=click.IntRange(1), default=1024, show_default=True),
+    click.option("--buffer-tokens", type=click.IntRange(1), default=262_144, show_default=True),
+    click.option("--lr", type=float, help="Of Adam (default: 2e-3 at 512 features, less beyond)."),
+    click.option(
+        "--held-out", type=float, default=0.1, show_default=True, help="Share of the topics."
+    ),
+    click.option(
+        "--sample",
+        "samples",
+        multiple=True,
+        help="Train on texts drawn by `project`, too, by their name; repeatable.",
+    ),
+)
 generation_options = options(
     click.option(
         "--backend",
@@ -1213,6 +1276,104 @@ def tell_projection(read: Any, board: Any, done: Any, as_json: bool) -> None:
         click.echo(line)
     for path in done.files:
         click.echo(f"  {path}", err=True)
+
+
+@cli.group()
+def sae() -> None:
+    """Sparse autoencoders: hold one against the vectors, or train one on a reader."""
+
+
+@sae.command("compare")
+@sae_options
+@reader_option
+@corpus_option
+@protocol_option
+@numbers_options
+@reader_model_options
+@json_option
+@click.pass_context
+def sae_compare(ctx: click.Context, /, as_json: bool, **asked: Any) -> None:
+    """Do an SAE's features and the emotion vectors tell the same story?
+
+    The SAE is checked against the reader (hook point, layer, width, model) before anything is
+    read, and every number of it stands beside that of a random SAE of the same shape. Goes on
+    where it stopped.
+    """
+    from analyses.features.board import read_board
+    from analyses.features.job import Wanted, compare_sae, identify
+
+    which = pop(asked, "release", "sae_id", "folder")
+    names = ("sae_name", "layer", "force", "sae_dtype", "steered", "tokens_per_batch")
+    wanted = Wanted(*pop(asked, *names).values())
+    asked |= {"layers": "all", "layer": None}
+    with analysing(ctx, "sae compare", [], asked, reads=True) as every:
+        inputs = only_corpus(every, "sae compare")
+        identity = identify(inputs, **which)
+        found = compare_sae(inputs, identity, wanted, tell=partial(click.echo, err=True))
+        if found is None:
+            return
+        board = read_board(inputs.conn, inputs.reader, inputs.corpus, found.done.analysis)
+    tell_compared(found, board, as_json)
+
+
+def tell_compared(found: Any, board: Any, as_json: bool) -> None:
+    """The SAE beside its control, and where figures and cards are."""
+    from analyses.features.board import COLUMNS, CRITERIA_COLUMNS
+
+    if as_json:
+        print_json(board.document())
+        return
+    summary = found.summary
+    now = f"{summary.texts} texts encoded in {summary.elapsed_s:.1f} s"
+    now = now if summary.texts else "nothing was open"
+    click.echo(f"{now}; {counted(summary.outcomes)}", err=True)
+    print_table(COLUMNS, board.rows, board.title)
+    print_table(CRITERIA_COLUMNS, board.criteria, "in the vectors' place")
+    for line in board.lines:
+        click.echo(line)
+    for path in found.done.files:
+        click.echo(f"  {path}", err=True)
+
+
+@sae.command("train")
+@sae_training_options
+@reader_option
+@corpus_option
+@protocol_option
+@click.option("--layer", type=click.IntRange(0), help="Whose output (default: nearest to 2/3).")
+@click.option("--seed", type=int, default=0, show_default=True)
+@reader_model_options
+@json_option
+@click.pass_context
+def sae_train(ctx: click.Context, /, as_json: bool, **asked: Any) -> None:
+    """Train an SAE on what a reader makes of its corpus, with sae-lens' own trainer.
+
+    It lies in data/saes/<reader>/<name> in the sae-lens format and is compared like any other with
+    `sae compare --path`. Goes on where it stopped.
+    """
+    from analyses.features.training import train_sae
+
+    names = ("width", "kind", "tokens", "l0", "sparsity", "batch_tokens", "buffer_tokens", "lr")
+    chosen = pop(asked, "sae_name", *names, "held_out", "samples")
+    asked |= {"layers": "all", "permutations": 1}
+    with analysing(ctx, "sae train", [], asked, reads=True) as every:
+        inputs = only_corpus(every, "sae train")
+        name = chosen.pop("sae_name")
+        found = train_sae(inputs, name, chosen, tell=partial(click.echo, err=True))
+    if found is not None:
+        tell_trained(found, as_json)
+
+
+def tell_trained(found: Any, as_json: bool) -> None:
+    summary = found.summary
+    if as_json:
+        print_json({"folder": str(summary.folder), "held_out": dict(summary.held_out)})
+        return
+    now = f"{summary.tokens} tokens in {summary.elapsed_s:.1f} s"
+    click.echo(now if summary.tokens else "it was trained before", err=True)
+    print_table(("on topics it was not trained on", ""), list(found.lines))
+    folder = shlex.quote(str(summary.folder))
+    click.echo(f"next      python cli.py sae compare --path {folder}")
 
 
 def only_corpus(every: Sequence[Any], command: str) -> Any:

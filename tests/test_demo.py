@@ -90,6 +90,45 @@ def test_the_planted_geometry_is_recovered(shown: tuple[Workspace, str]) -> None
     assert [row.p_value for row in (valence, arousal, families)] == [pytest.approx(1 / 1001)] * 3
 
 
+def of_sae(workspace: Workspace, name: str) -> dict[str, Metric]:
+    with closing(open_database(workspace.database, read_only=True)) as conn:
+        rows = read_metrics(conn, NAME, NAME, f"sae.{name}", layer=LAYER)
+    return {row.metric: row for row in rows if row.subject is None}
+
+
+def test_the_embedded_sae_is_near_the_vectors_where_its_control_is_not(
+    shown: tuple[Workspace, str],
+) -> None:
+    rows = of_sae(shown[0], "trained")
+    assert value(rows["cosine.found"]) >= 80
+    assert value(rows["cosine.found.control"]) <= 10
+    assert (rows["cosine.gain"].ci_low or 0) > 0
+    assert value(rows["rebuild.denoised.1"]) >= (rows["rebuild.denoised.1"].chance or 1) + 0.05
+    own, rival = (f"V1.controlled.{choice}" for choice in ("cosine", "control_cosine"))
+    assert value(rows[own]) >= 3 * value(rows[rival])
+    assert "SAE features near the vectors" in shown[1]
+
+
+def test_of_a_random_sae_of_the_same_shape_the_comparison_says_no(
+    shown: tuple[Workspace, str],
+) -> None:
+    rows = of_sae(shown[0], "random")
+    assert value(rows["cosine.found"]) == 0
+    for gain in ("cosine.gain", "auc.gain", "rsa.gain"):
+        assert (rows[gain].p_value or 0) > 0.05
+    assert value(rows["rebuild.denoised.1"]) <= (rows["rebuild.denoised.1"].chance or 0)
+    assert (rows["V1.controlled.cosine"].p_value or 0) > 0.05
+    assert value(rows["auc.mean"]) > 0.6  # which alone would have said yes
+
+
+def test_both_saes_have_figures_and_cards(shown: tuple[Workspace, str]) -> None:
+    results = shown[0].results(NAME)
+    for name in ("trained", "random"):
+        assert (results / NAME / f"sae.{name}.cards.html").is_file()
+        for figure in ("cosines", "aucs", "rebuild", "features", "components"):
+            assert (results / "figures" / NAME / f"sae.{name}.{figure}.png").is_file()
+
+
 def test_with_the_emotions_of_the_stories_shuffled_the_same_command_finds_nothing(
     shown: tuple[Workspace, str], tmp_path: Path
 ) -> None:
