@@ -76,12 +76,13 @@ def analyse_demo(
         watch("analyses", done, len(known) + 1, analysis.name)
         run_analysis(analysis, inputs)
     watch("analyses", len(known) + 1, len(known) + 1, "")
-    compare_saes(inputs, steered=STEERED if suite else 0)
+    refusal = compare_saes(inputs, steered=STEERED if suite else 0)
+    saes = [("SAE features near the vectors", "", refusal)] if refusal else None
     return [
         *summarise_texts(conn, corpus),
         *summarise_geometry(conn, reader, corpus, layer),
         *summarise_others(conn, reader, corpus),
-        *(Finding(*line) for line in summarise_saes(conn, reader, corpus)),
+        *(Finding(*line) for line in saes or summarise_saes(conn, reader, corpus)),
     ]
 
 

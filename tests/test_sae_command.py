@@ -4,11 +4,13 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import Result
 
 from stores.corpora import open_corpus
@@ -45,6 +47,15 @@ def open_world(folder: Path, checkpoint: Path, *, topics: int = 2, emotions: int
 def write_sae(folder: Path, *, d_in: int = 32, seed: int = 0, **metadata: Any) -> Path:
     said = {"hook_name": POST, "model_name": "llama"} | metadata
     return save_sae(make_sae("topk", d_in=d_in, d_sae=64, seed=seed, **said), folder)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """As in the processes that are killed: sums over threads differ in their last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
