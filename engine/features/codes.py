@@ -109,7 +109,7 @@ def read_tokens(model: Model, layer: int, segments: Sequence[Segment]) -> list[N
 
     Raises ModelError where it is not finite.
     """
-    with recording(_Reading(model, layer)) as reading:
+    with recording(TokenRecorder(model, layer, "alone")) as reading:
         texts = [reading.start([segment]).wait() for segment in segments]
     if not all(np.isfinite(tokens).all() for tokens in texts):
         raise ModelError(
@@ -158,11 +158,11 @@ class _Encoding(Recorder[NDArray[np.float32]]):
         return kept
 
 
-class _Reading(Recorder[NDArray[np.float32]]):
-    """Keeps the pooled tokens as they are."""
+class TokenRecorder(Recorder[NDArray[np.float32]]):
+    """Keeps the pooled tokens of one layer as they are."""
 
-    def __init__(self, model: Model, layer: int) -> None:
-        Recorder.__init__(self, model, [layer], "alone", model.d_model)
+    def __init__(self, model: Model, layer: int, batching: Batching) -> None:
+        Recorder.__init__(self, model, [layer], batching, model.d_model)
 
     def _rows_of(self, segment: Segment) -> int:
         return _pooled_tokens(segment)

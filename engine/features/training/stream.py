@@ -10,12 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from engine.capture import Recorder
+from engine.features.codes import TokenRecorder
 from engine.features.training.texts import DOCUMENT_TOKENS, StoredText, load_texts
-from engine.models import Model
-from engine.packing import Batching, Layout, Segment
 from engine.pooling import Batch, BatchReader
 from engine.projection.cutting import read_beginning
 from engine.readings import Reading, TextReader
@@ -55,7 +52,7 @@ class TokenReader(BatchReader):
             for i, own in zip(batch, np.split(rows, edges), strict=True):
                 tokens[bounds[i] : bounds[i + 1]] = own
 
-        recorder = _Gathering(self.model, self.layer, self.batching)
+        recorder = TokenRecorder(self.model, self.layer, self.batching)
         too_large = self.read(recorder, segments, range(len(sound)), keep, lambda *_: None)
         if too_large is None:
             raise Stopped("stopped while texts were read; the same command goes on")
@@ -75,26 +72,6 @@ class TokenReader(BatchReader):
                 f"{broken} of {len(tokens)} tokens of model {self.model.name} are not finite after "
                 f"block {self.layer}; read with another --dtype, such as float32"
             )
-
-
-class _Gathering(Recorder[Tokens]):
-    """Keeps the pooled tokens as they are."""
-
-    def __init__(self, model: Model, layer: int, batching: Batching) -> None:
-        Recorder.__init__(self, model, [layer], batching, model.d_model)
-
-    def _rows_of(self, segment: Segment) -> int:
-        return len(segment.ids[segment.pooled])
-
-    def _places(self, layout: Layout) -> NDArray[np.int64]:
-        return layout.index[~layout.spare]
-
-    def _fill(self, layer: int, tokens: Tensor, rows: Tensor) -> None:
-        rows.copy_(tokens)
-
-    def _read(self, rows: Tokens) -> Tokens:
-        kept: Tokens = rows[0]
-        return kept
 
 
 @dataclass(slots=True)
