@@ -230,6 +230,15 @@ def test_a_random_sae_tells_emotions_apart_and_keeps_their_geometry_all_the_same
 
 
 # Four draws: no cosine, nothing rebuilt; AUC .10 to .12 and RSA .22 to .29 below the control's.
+def test_planted_codes_keep_the_geometry_of_the_vectors_and_blind_ones_lose_it(
+    compared: dict[str, Compared],
+) -> None:
+    planted, blind = compared["planted"], compared["blind"]
+    assert planted.value("rsa") > 0.9
+    assert (planted.row("rsa").p_value or 1.0) < 0.05
+    assert (planted.row("rsa").ci_low or 0.0) > (blind.row("rsa").ci_high or 1.0)
+
+
 def test_an_sae_that_is_blind_to_emotions_falls_behind_its_control(
     compared: dict[str, Compared],
 ) -> None:
