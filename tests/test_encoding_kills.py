@@ -1,6 +1,5 @@
 """kill -9 at any moment of a pass under an SAE: afterwards all is as if nothing had happened."""
 
-import json
 import os
 import random
 import shutil
@@ -21,16 +20,16 @@ from stores.encodings import BANKS, known_encodings
 from stores.failpoints import ENCODING, EXIT_CODE
 from stores.texts import KINDS
 from stores.workspace import Workspace
-from tests.conftest import ROOT, line_of
+from tests.conftest import ROOT
 from tests.encoding import CORPUS, FEATURES, READER, add_texts, pool, rows_of, texts_of
 from tests.engine.features.saes import make_sae, save_sae
 from tests.engine.tiny import save_checkpoint
+from tests.killing import Engine
 
 KILLS = int(os.environ.get("EMOVEC_TEST_ENCODING_KILLS", "12"))
 TEXTS, CHUNK = 30, 8
 """Of each kind; a tenth of them is too short, and the last chunks are not full."""
 DONE = 54
-WHOLE = 1e9
 
 Rows = list[tuple[Any, ...]]
 
@@ -98,23 +97,6 @@ with closing(open_database(Workspace(Path(sys.argv[3])).database)) as conn:
     summary = encode(conn, model, identity)
 print(summary.texts, summary.encoding.finished, "loaded" in vars(model), "sae_lens" in sys.modules)
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """Runs passes over a workspace's only corpus."""
-
-    child: "subprocess.Popen[str]"
-
-    def run(
-        self, root: Path, *, place: str = "", number: int = signal.SIGKILL, seconds: float = WHOLE
-    ) -> tuple[int, float]:
-        """Exit code and seconds of one that gets a signal after so long, or dies at a place."""
-        assert self.child.stdin is not None
-        self.child.stdin.write(json.dumps([str(root), place, number, seconds]) + "\n")
-        self.child.stdin.flush()
-        code, took = line_of(self.child).split()
-        return int(code), float(took)
 
 
 @dataclass(frozen=True, slots=True)

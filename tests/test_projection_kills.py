@@ -1,6 +1,5 @@
 """kill -9 at any moment of a pass: afterwards all is as if nothing had happened."""
 
-import json
 import os
 import random
 import signal
@@ -19,14 +18,14 @@ from stores.database import open_database
 from stores.failpoints import EXIT_CODE, PROJECTION
 from stores.projections import known_projections
 from stores.workspace import Workspace
-from tests.conftest import ROOT, line_of
+from tests.conftest import ROOT
 from tests.engine.tiny import save_checkpoint
+from tests.killing import Engine
 from tests.projecting import LAYERS, draw_texts, rows_of, texts_of
 
 KILLS = int(os.environ.get("EMOVEC_TEST_PROJECTION_KILLS", "12"))
 DOCUMENTS, CHUNK = 72, 16
 """The last chunk is not full."""
-WHOLE = 1e9
 
 Rows = dict[str, list[tuple[Any, ...]]]
 
@@ -72,23 +71,6 @@ for line in sys.stdin:
         _, status = os.waitpid(child, 0)
     print(os.waitstatus_to_exitcode(status), time.monotonic() - started, flush=True)
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """Runs passes over a workspace's only sample."""
-
-    child: "subprocess.Popen[str]"
-
-    def run(
-        self, root: Path, *, place: str = "", number: int = signal.SIGKILL, seconds: float = WHOLE
-    ) -> tuple[int, float]:
-        """Exit code and seconds of one that gets a signal after so long, or dies at a place."""
-        assert self.child.stdin is not None
-        self.child.stdin.write(json.dumps([str(root), place, number, seconds]) + "\n")
-        self.child.stdin.flush()
-        code, took = line_of(self.child).split()
-        return int(code), float(took)
 
 
 @pytest.fixture(scope="module")

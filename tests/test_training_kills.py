@@ -18,12 +18,12 @@ from stores.database import open_database
 from stores.failpoints import EXIT_CODE, TRAINING
 from stores.files import PARTIAL_SUFFIX
 from stores.workspace import Workspace
-from tests.conftest import ROOT, line_of
+from tests.conftest import ROOT
 from tests.engine.features.training.made import bytes_of, make_reader
 from tests.engine.tiny import save_checkpoint
+from tests.killing import Engine
 
 KILLS = int(os.environ.get("EMOVEC_TEST_TRAINING_KILLS", "8"))
-WHOLE = 1e9
 FILES = ["cfg.json", "sae_weights.safetensors", "training.json"]
 BUFFERS = 10
 """Of 4 batches of 60 tokens each: together the 2,400 tokens to train on."""
@@ -88,23 +88,6 @@ with closing(open_database(Workspace(root).database)) as conn:
 assert "sae_lens" not in sys.modules
 print(summary.tokens, summary.held_out["tokens"])
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """Trains the small SAE of a workspace."""
-
-    child: "subprocess.Popen[str]"
-
-    def run(
-        self, root: Path, *, place: str = "", number: int = signal.SIGKILL, seconds: float = WHOLE
-    ) -> tuple[int, float]:
-        """Exit code and seconds of one that gets a signal after so long, or dies at a place."""
-        assert self.child.stdin is not None
-        self.child.stdin.write(json.dumps([str(root), place, number, seconds]) + "\n")
-        self.child.stdin.flush()
-        code, took = line_of(self.child).split()
-        return int(code), float(took)
 
 
 @pytest.fixture(scope="module")
